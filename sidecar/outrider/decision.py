@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a decision can be, and every reason a call can end for.
+
+`Permit` is made in decide and nowhere else (tests/test_tidy.py); whatever reserves, records, lends or sends demands one.
+A Reason is a documented constant: users meet it in answers, in the journal, in metrics and in `explain`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Self
+
+from outrider import budgets, call, names, snapshot
+
+
+class Reason(enum.StrEnum):
+    """Each member is (value, what it means and what to do about it)."""
+
+    doc: str
+
+    def __new__(cls, value: str, doc: str) -> Self:
+        """Keeps the sentence beside the constant, where the reference pages are generated from."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.doc = doc
+        return member
+
+    ALLOWED = "Allowed", "Every check passed; the deciding rules are named."
+    # Looks unknown to the agent:
+    SERVER_UNKNOWN = (
+        "ServerUnknown",
+        "No such MCPServer for this workload: none exists, or no Allow rule lets it in.",
+    )
+    TOOL_UNKNOWN = "ToolUnknown", "The server does not list this tool, or `include`/`exclude` leave it out."
+    NOT_ALLOWED = (
+        "NotAllowed",
+        "No Allow rule of every key that is needed matches: default deny. The tool looks unknown.",
+    )
+    DENIED_HIDDEN = "DeniedHidden", "A Deny rule without a message matches. The tool looks unknown."
+    # Visible refusals of policy:
+    DENIED = "Denied", "A Deny rule with a message matches; Deny wins over every Allow."
+    SERVER_DISABLED = "ServerDisabled", "The MCPServer's `lifecycle` is Disabled: its kill switch is on."
+    ARGUMENTS_INVALID = (
+        "ArgumentsInvalid",
+        "The arguments do not fit the tool's inputSchema; nothing was sent.",
+    )
+    NO_CREDENTIAL_FOR_CALLER = (
+        "NoCredentialForCaller",
+        "The MCPServer lists credentials and none matches this caller.",
+    )
+    RATE_LIMITED = (
+        "RateLimited",
+        "A rate limit of an MCPBudget has no token left; try again after the time given.",
+    )
+    BUDGET_EXCEEDED = (
+        "BudgetExceeded",
+        "A quota of an MCPBudget cannot cover this call; it resets at its period's end.",
+    )
+    # Our own failures:
+    NOT_READY = "NotReady", "No configuration has been received yet: everything is refused."
+    AUDIT_UNAVAILABLE = "AuditUnavailable", "The journal cannot be written, so the call may not happen."
+    LEDGER_UNAVAILABLE = (
+        "LedgerUnavailable",
+        "It is not known what this budget has left, so the call may not happen.",
+    )
+    CREDENTIAL_UNAVAILABLE = (
+        "CredentialUnavailable",
+        "The credential could not be obtained; see the proxy's log.",
+    )
+    CREDENTIAL_MALFORMED = "CredentialMalformed", "The credential's value cannot be a header value."
+    INTERNAL = (
+        "Internal",
+        "A bug of ours, refused to be safe; the log line with this request id has the details.",
+    )
+    OVERLOADED = "Overloaded", "More calls are in flight than the proxy allows; try again."
+    # What an upstream did:
+    UPSTREAM_UNREACHABLE = "UpstreamUnreachable", "The server could not be connected to; nothing was sent."
+    UPSTREAM_ADDRESS_REFUSED = (
+        "UpstreamAddressRefused",
+        "The server's address is one that is never dialled (R15).",
+    )
+    UPSTREAM_BREAKER_OPEN = (
+        "UpstreamBreakerOpen",
+        "The server failed repeatedly; calls pause until a probe succeeds.",
+    )
+    UPSTREAM_TIMEOUT = "UpstreamTimeout", "The server did not answer within the entry's `timeouts.call`."
+    UPSTREAM_REDIRECTS = "UpstreamRedirects", "The server answered with a redirect, which is never followed."
+    UPSTREAM_TOO_LARGE = "UpstreamTooLarge", "The result is larger than `maxResultBytes`."
+    UPSTREAM_PROTOCOL_ERROR = "UpstreamProtocolError", "The server's answer was not valid MCP, or broke off."
+    UPSTREAM_UNAUTHORIZED = "UpstreamUnauthorized", "The server refused our credential (401 or 403)."
+    UPSTREAM_ERROR = "UpstreamError", "The server answered with an error of its own; it is passed on."
+    TOOL_ERROR = "ToolError", "The tool ran and reported an error (`isError`); it is passed on."
+    CANCELLED = "Cancelled", "The agent cancelled the call or went away."
+    # Before there is a call:
+    LOCAL_AUTH_REFUSED = (
+        "LocalAuthRefused",
+        "The caller did not present the token of /etc/outrider/mcp.json (R3).",
+    )
+    HOST_REFUSED = "HostRefused", "Host or Origin is not on `allowedHosts`, duplicated or null (R4)."
+    MALFORMED_REQUEST = "MalformedRequest", "The body is not one strict JSON-RPC message (R7)."
+    HEADER_MISMATCH = "HeaderMismatch", "MCP headers and body do not say the same (R10)."
+    VERSION_UNSUPPORTED = "VersionUnsupported", "A protocol version that is not spoken here."
+    METHOD_UNKNOWN = "MethodUnknown", "A method that is not relayed is refused as unknown (R6)."
+    SESSION_UNKNOWN = "SessionUnknown", "The session id is not one of this caller's (R18)."
+    REQUEST_TOO_SLOW = "RequestTooSlow", "The request was not complete within its deadline (R12)."
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Objection:
+    """Why one check says no. `visible` is False when the refusal must look like an unknown name."""
+
+    reason: Reason
+    visible: bool
+    rule: names.RuleRef | None = None
+    pool: budgets.Pool | None = None
+    detail: str = ""
+    retry_after_seconds: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Permit:
+    """Leave to do exactly this. `rules` are those that allowed it; `would` what Audit-mode rules would have said.
+
+    `target` is None only for Method.LIST, which concerns a server and no tool.
+    """
+
+    call: call.Call
+    server: snapshot.ServerView
+    target: object | None
+    rules: tuple[names.RuleRef, ...] = ()
+    reservations: tuple[budgets.Reservation, ...] = ()
+    credential: snapshot.Credential | None = None
+    price: budgets.Price = dataclasses.field(default_factory=budgets.Price)
+    would: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refusal:
+    """A decision against a call, as a value; `would` as in Permit."""
+
+    call: call.Call
+    objection: Objection
+    would: tuple[str, ...] = ()
+
+    @property
+    def reason(self) -> Reason:
+        return self.objection.reason
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Need:
+    """What must be fetched, once, before the decision can be made: a server's definitions, or units of pools."""
+
+    definitions: names.ServerId | None = None
+    pools: tuple[budgets.Pool, ...] = ()
+
+
+Decision = Permit | Refusal | Need

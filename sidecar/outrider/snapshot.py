@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything one proxy may know: what compile makes, the wire carries and bind joins with definitions.
+
+One snapshot per ServiceAccount, scoped: a server this workload could never call is not in it, and a secret is never in
+it, only where to find it. Plain data, equal when the content is equal; what is derived from it lives in bind.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Mapping
+
+import msgspec
+
+from outrider import budgets, identity, names, rules
+
+SCHEMA = 1
+"""The version of this schema; a sidecar states the one it reads (control-plane.md, Skew)."""
+
+Position = Mapping[str, int]
+"""One comparable integer per collection applied; the file source has one collection, `files`."""
+
+
+class Lifecycle(enum.Enum):
+    ACTIVE = "Active"
+    DEPRECATED = "Deprecated"
+    DISABLED = "Disabled"
+
+
+class AuditLevel(enum.Enum):
+    METADATA = "Metadata"
+    ARGUMENTS = "Arguments"
+    FULL = "Full"
+
+
+class Durability(enum.Enum):
+    BUFFERED = "Buffered"
+    SYNCED = "Synced"
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """Frozen, keyword-only, and an unknown field is a NACK, never ignored."""
+
+
+class Endpoint(Struct):
+    """Where the server is and how long we wait for it (seconds). `protocol` is `Auto` or a revision."""
+
+    url: str
+    protocol: str = "Auto"
+    headers: tuple[tuple[str, str], ...] = ()
+    ca_bundle: str | None = None
+    connect_seconds: float = 3.0
+    call_seconds: float = 50.0
+    pool_idle_seconds: float = 4.0
+    result_bytes_max: int = 4_194_304
+
+
+class FileSecret(Struct):
+    """A credential in a file of the laptop; `path` is absolute after compile."""
+
+    path: str
+
+
+class Credential(Struct):
+    """One entry of `spec.credentials` whose `from` matched this workload; `source` None means `none: true`."""
+
+    name: str
+    tools: tuple[str, ...] = ("*",)
+    source: FileSecret | None = None
+    header: str = "authorization"
+    prefix: str = ""
+
+
+class Redaction(Struct):
+    """JSON pointers taken out of arguments and results of matching tools before the journal sees them."""
+
+    tools: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    result: tuple[str, ...] = ()
+
+
+class AuditRules(Struct):
+    """What is written down of each call of a server and how surely; `on_unavailable_deny` False lets calls pass."""
+
+    level: AuditLevel = AuditLevel.ARGUMENTS
+    durability: Durability = Durability.BUFFERED
+    on_unavailable_deny: bool = True
+    redact: tuple[Redaction, ...] = ()
+
+
+class ServerView(Struct):
+    """One MCPServer as one workload may use it.
+
+    `consumer_key_needed` is False within one namespace and under `consumerConsent: Implied`. `credential_required` is
+    True when the entry lists credentials at all, whether or not one matched this workload.
+    """
+
+    id: names.ServerId
+    generation: int
+    endpoint: Endpoint
+    title: str = ""
+    description: str = ""
+    version: str = ""
+    lifecycle: Lifecycle = Lifecycle.ACTIVE
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    rules: tuple[rules.Rule, ...] = ()
+    consumer_key_needed: bool = False
+    credential_required: bool = False
+    credentials: tuple[Credential, ...] = ()
+    default_price: budgets.Price = budgets.Price()
+    prices: tuple[tuple[str, budgets.Price], ...] = ()
+    limits: tuple[budgets.Limit, ...] = ()
+    validate_arguments: bool = True
+    audit: AuditRules = AuditRules()
+
+
+class NetworkAllow(Struct):
+    """A private range that hosts with this DNS suffix may resolve into (security.md R15)."""
+
+    suffix: str
+    cidr: str
+
+
+class Network(Struct):
+    """R15. `loopback` is True only from the file source on a laptop; a cluster's compile never sets it."""
+
+    loopback: bool = False
+    allow: tuple[NetworkAllow, ...] = ()
+
+
+class Snapshot(Struct):
+    """What one workload's proxy enforces; `servers` sorted by id. Epoch changes when positions start over."""
+
+    epoch: int
+    workload: identity.Workload
+    servers: tuple[ServerView, ...] = ()
+    network: Network = Network()
+    currency: str = "USD"
+    schema: int = SCHEMA
+
+
+def canonical(snapshot: Snapshot) -> bytes:
+    """The one byte form of a snapshot: equal content, equal bytes, on every replica."""
+    return msgspec.json.encode(snapshot, order="deterministic")
+
+
+def digest(content: bytes) -> str:
+    """The version of a snapshot: lower-case hex SHA-256 of its canonical bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def behind(offered: Position, held: Position) -> bool:
+    """N7: True when `offered` is lower than `held` in any component, so that it must be refused."""
+    return any(offered.get(collection, 0) < at for collection, at in held.items())
