@@ -26,4 +26,4 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 def workload_ref(text: str) -> tuple[str, str] | None:
     """Parses `sa:namespace/name` or `namespace/name`, the form of `--as`; None when it is neither."""
     parsed = names.server_id(text.removeprefix("sa:"))
-    return tuple(parsed) if parsed else None
+    return (parsed.namespace, parsed.name) if parsed else None

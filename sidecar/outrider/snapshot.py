@@ -43,7 +43,7 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Frozen, keyword-only, and an unknown field is a NACK, never ignored."""
 
 
-class Endpoint(Struct):
+class Endpoint(Struct, frozen=True, kw_only=True):
     """Where the server is and how long we wait for it (seconds). `protocol` is `Auto` or a revision."""
 
     url: str
@@ -56,13 +56,13 @@ class Endpoint(Struct):
     result_bytes_max: int = 4_194_304
 
 
-class FileSecret(Struct):
+class FileSecret(Struct, frozen=True, kw_only=True):
     """A credential in a file of the laptop; `path` is absolute after compile."""
 
     path: str
 
 
-class Credential(Struct):
+class Credential(Struct, frozen=True, kw_only=True):
     """One entry of `spec.credentials` whose `from` matched this workload; `source` None means `none: true`."""
 
     name: str
@@ -72,7 +72,7 @@ class Credential(Struct):
     prefix: str = ""
 
 
-class Redaction(Struct):
+class Redaction(Struct, frozen=True, kw_only=True):
     """JSON pointers taken out of arguments and results of matching tools before the journal sees them."""
 
     tools: tuple[str, ...]
@@ -80,7 +80,7 @@ class Redaction(Struct):
     result: tuple[str, ...] = ()
 
 
-class AuditRules(Struct):
+class AuditRules(Struct, frozen=True, kw_only=True):
     """What is written down of each call of a server and how surely; `on_unavailable_deny` False lets calls pass."""
 
     level: AuditLevel = AuditLevel.ARGUMENTS
@@ -89,7 +89,7 @@ class AuditRules(Struct):
     redact: tuple[Redaction, ...] = ()
 
 
-class ServerView(Struct):
+class ServerView(Struct, frozen=True, kw_only=True):
     """One MCPServer as one workload may use it.
 
     `consumer_key_needed` is False within one namespace and under `consumerConsent: Implied`. `credential_required` is
@@ -116,21 +116,21 @@ class ServerView(Struct):
     audit: AuditRules = AuditRules()
 
 
-class NetworkAllow(Struct):
+class NetworkAllow(Struct, frozen=True, kw_only=True):
     """A private range that hosts with this DNS suffix may resolve into (security.md R15)."""
 
     suffix: str
     cidr: str
 
 
-class Network(Struct):
+class Network(Struct, frozen=True, kw_only=True):
     """R15. `loopback` is True only from the file source on a laptop; a cluster's compile never sets it."""
 
     loopback: bool = False
     allow: tuple[NetworkAllow, ...] = ()
 
 
-class Snapshot(Struct):
+class Snapshot(Struct, frozen=True, kw_only=True):
     """What one workload's proxy enforces; `servers` sorted by id. Epoch changes when positions start over."""
 
     epoch: int

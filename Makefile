@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+# Two commands on a fresh machine: `make demo` and `make test`. Everything they need they install here.
+PYTHON ?= python3
+BIN := .venv/bin
+export OUTRIDER_LEGACY_PYTHON ?= $(CURDIR)/.venv-legacy/bin/python
+export OUTRIDER_BRIDGE ?= $(CURDIR)/.venv-legacy/bin/mcp-proxy
+export OUTRIDER_NODE_MODULES ?= $(CURDIR)/tests/node/node_modules
+JOBS ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-fast lint generate bench lock clean
+
+help: ## what there is
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/stamp: lock/dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --require-hashes -r lock/dev.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv-legacy/stamp: lock/legacy.txt
+	$(PYTHON) -m venv .venv-legacy
+	.venv-legacy/bin/pip install --quiet --require-hashes -r lock/legacy.txt
+	@touch $@
+
+tests/node/node_modules/stamp: tests/node/package.json tests/node/package-lock.json .venv/stamp
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/node/install.sh
+	@touch $@
+
+install: .venv/stamp .venv-legacy/stamp ## the two environments, from the locks
+
+demo: install ## real servers, a scripted agent, a live table; ONCE=1 to check and leave
+	$(BIN)/python -m examples.demo $(if $(filter 1,$(ONCE)),--once)
+
+test: install tests/node/node_modules/stamp lint ## everything
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
+
+test-fast: install ## the inner loop
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q -m "not slow"
+
+lint: .venv/stamp ## ruff, mypy strict, import contracts
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+generate: .venv/stamp ## crds/ and docs/reference/ from the code
+	$(BIN)/python -m outrider_operator.crds crds
+	$(BIN)/python -m docs.generate
+
+bench: install ## ratios of one interleaved run; PEERS=1 adds Envoy
+	$(BIN)/python -m bench $(if $(filter 1,$(PEERS)),--peers)
+
+lock: .venv/stamp ## resolve anew (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links lock/dev.in -o lock/dev.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links lock/legacy.in -o lock/legacy.txt
+
+clean: ## back to a fresh clone
+	rm -rf .venv .venv-legacy tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

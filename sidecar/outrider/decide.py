@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""May this call happen? The one function behind every method, era, list, `can-i` and `explain`.
+
+Called by the proxy's pipeline and lists and by the CLI. `CHECKS` is the whole of it: a list of functions, the first
+objection wins, and only unanimity makes a Permit, which is made nowhere else (tests/test_tidy.py). It knows no protocol,
+no clock and no file. Anything unexpected inside a check is a refusal.
+
+The order is what an agent can observe: whatever fails up to `reachable` looks like a name that does not exist.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Iterator
+
+from outrider import bind, budgets, call, decision, names, rules, snapshot
+
+Reason = decision.Reason
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Case:
+    """What the checks look at. `held` and `target` are None when the call names nothing we know."""
+
+    subject: call.Call
+    held: bind.BoundServer | None
+    target: bind.Target | None
+    units: budgets.Units
+    now: float
+
+
+Finding = decision.Objection | decision.Need | None
+Check = Callable[[Case], Finding]
+
+
+class Reach(enum.Enum):
+    """Whether a principal could call a target with some arguments. MAYBE joins with conditions on arguments."""
+
+    NEVER = "Never"
+    ALWAYS = "Always"
+
+
+def _hidden(reason: Reason, rule: names.RuleRef | None = None, detail: str = "") -> decision.Objection:
+    return decision.Objection(reason, visible=False, rule=rule, detail=detail)
+
+
+def server_known(case: Case) -> Finding:
+    """The server is in this workload's snapshot at all."""
+    return None if case.held is not None else _hidden(Reason.SERVER_UNKNOWN)
+
+
+def tool_known(case: Case) -> Finding:
+    """The server lists the tool, and `include` and `exclude` leave it in. A disabled server is not asked."""
+    assert case.held is not None
+    if case.target is not None:
+        return None
+    if case.held.targets is None and case.held.view.lifecycle is not snapshot.Lifecycle.DISABLED:
+        return decision.Need(definitions=case.subject.server)
+    return _hidden(Reason.TOOL_UNKNOWN)
+
+
+def reachable(case: Case) -> Finding:
+    """Both keys are turned (the provider's; the consumer's too across namespaces) and no silent Deny matches."""
+    target = case.target
+    assert target is not None
+    if not target.provider:
+        return _hidden(
+            Reason.NOT_ALLOWED, detail=f"no Allow of {target.server.id.namespace} (provider) or the platform"
+        )
+    if target.consumer is not None and not target.consumer:
+        return _hidden(
+            Reason.NOT_ALLOWED, detail="no Allow of the workload's namespace (consumer) or the platform"
+        )
+    if target.denies and not any(rule.message for rule in target.denies):
+        return _hidden(Reason.DENIED_HIDDEN, target.denies[0].ref)
+    return None
+
+
+def enabled(case: Case) -> Finding:
+    """The entry's kill switch is off."""
+    assert case.target is not None
+    if case.target.server.lifecycle is snapshot.Lifecycle.DISABLED:
+        return decision.Objection(Reason.SERVER_DISABLED, visible=True)
+    return None
+
+
+def arguments_fit(case: Case) -> Finding:
+    """The arguments are what the tool's inputSchema asks for (unless `validateArguments` is false)."""
+    assert case.target is not None
+    if case.target.validate is None:
+        return None
+    complaint = case.target.validate.objection(case.subject.arguments or {})
+    return (
+        None
+        if complaint is None
+        else decision.Objection(Reason.ARGUMENTS_INVALID, visible=True, detail=complaint)
+    )
+
+
+def not_denied(case: Case) -> Finding:
+    """No Deny rule matches: of the provider, the consumer or the platform, any one wins over every Allow."""
+    assert case.target is not None
+    for rule in case.target.denies:
+        if rule.message:
+            return decision.Objection(Reason.DENIED, visible=True, rule=rule.ref, detail=rule.message)
+    return None
+
+
+def credential_chosen(case: Case) -> Finding:
+    """The server lists no credentials, or one of them is for this caller and tool."""
+    assert case.target is not None
+    if case.target.credential_missing:
+        return decision.Objection(Reason.NO_CREDENTIAL_FOR_CALLER, visible=True)
+    return None
+
+
+def rate_within(case: Case) -> Finding:
+    """Every rate limit that counts this tool has a token left."""
+    return _within(case, Reason.RATE_LIMITED, rates=True)
+
+
+def budget_within(case: Case) -> Finding:
+    """Every quota that counts this tool covers the most this call can cost."""
+    return _within(case, Reason.BUDGET_EXCEEDED, rates=False)
+
+
+def _within(case: Case, reason: Reason, *, rates: bool) -> Finding:
+    assert case.target is not None
+    unknown = []
+    for held in case.target.reservations:
+        if (held.pool.limit.rate is not None) is not rates:
+            continue
+        available = case.units.available(held.pool, case.now)
+        if available is None:
+            unknown.append(held.pool)
+        elif available < held.amount:
+            wait = budgets.retry_after(held.pool.limit, held.amount, available=available, now=case.now)
+            return decision.Objection(
+                reason, visible=True, pool=held.pool, detail=held.pool.id, retry_after_seconds=wait
+            )
+    return decision.Need(pools=tuple(unknown)) if unknown else None
+
+
+CHECKS: tuple[Check, ...] = (
+    server_known,
+    tool_known,
+    reachable,
+    enabled,
+    arguments_fit,
+    not_denied,
+    credential_chosen,
+    rate_within,
+    budget_within,
+)
+
+
+def _case(bound: bind.Bound, subject: call.Call, units: budgets.Units, now: float) -> Case:
+    held = bound.servers.get(subject.server)
+    target = None
+    if held is not None:
+        if held.targets is not None:
+            target = held.targets.get((subject.kind, subject.name))
+        elif held.view.lifecycle is snapshot.Lifecycle.DISABLED:
+            target = held.index.target(subject.name, None)  # the switch must answer though the server is down
+    return Case(subject, held, target, units, now)
+
+
+def decide(
+    bound: bind.Bound, subject: call.Call, units: budgets.Units, *, now: float
+) -> decision.Permit | decision.Refusal | decision.Need:
+    """The verdict. `now` in seconds of wall clock.
+
+    A Need means: fetch this once, decide again on the then current Bound. Never raises: an exception in a check is a
+    bug of ours, and refuses with reason Internal.
+    """
+    try:
+        case = _case(bound, subject, units, now)
+        for check in CHECKS:
+            found = check(case)
+            if found is None:
+                continue
+            if isinstance(found, decision.Need):
+                return found
+            return decision.Refusal(subject, found, _would(case.target))
+        return _permit(case)
+    except Exception as bug:  # noqa: BLE001 -- anything unexpected inside the decision denies (resources.md 1)
+        return decision.Refusal(
+            subject, decision.Objection(Reason.INTERNAL, visible=True, detail=type(bug).__name__)
+        )
+
+
+def _permit(case: Case) -> decision.Permit:
+    target = case.target
+    assert target is not None
+    deciding = (target.provider[0], *(target.consumer[:1] if target.consumer else ()))
+    return decision.Permit(
+        call=case.subject,
+        server=target.server,
+        target=target,
+        rules=tuple(dict.fromkeys(rule.ref for rule in deciding)),
+        reservations=target.reservations,
+        credential=target.credential,
+        price=target.price,
+        would=_would(target),
+    )
+
+
+def _would(target: bind.Target | None) -> tuple[str, ...]:
+    """What policies in Audit mode would have said; recorded, never counted."""
+    if target is None or not target.watched:
+        return ()
+    words = {rules.Effect.DENY: "would-deny", rules.Effect.ALLOW: "would-allow"}
+    return tuple(f"{words[rule.effect]} {rule.ref}" for rule in target.watched)
+
+
+def permit_listing(bound: bind.Bound, server: names.ServerId) -> decision.Permit | decision.Refusal:
+    """Leave for the proxy itself to ask a server what it is and what it offers (Method.LIST).
+
+    Given for servers of the snapshot that are not disabled: what the answer shows to the agent is decided tool by tool.
+    The credential is the first entry that matched this workload.
+    """
+    subject = call.Call(server, "", method=call.Method.LIST)
+    held = bound.servers.get(server)
+    if held is None:
+        return decision.Refusal(subject, _hidden(Reason.SERVER_UNKNOWN))
+    view = held.view
+    if view.lifecycle is snapshot.Lifecycle.DISABLED:
+        return decision.Refusal(subject, decision.Objection(Reason.SERVER_DISABLED, visible=True))
+    if view.credential_required and not view.credentials:
+        return decision.Refusal(subject, decision.Objection(Reason.NO_CREDENTIAL_FOR_CALLER, visible=True))
+    credential = view.credentials[0] if view.credentials else None
+    return decision.Permit(call=subject, server=view, target=None, credential=credential)
+
+
+def reach(target: bind.Target) -> Reach:
+    """Could this be called with some arguments? Lists and `can-i --list` show exactly what is not NEVER.
+
+    Budgets and rates never hide a tool; an unconditional Deny and a disabled server do.
+    """
+    closed = (
+        not target.provider
+        or (target.consumer is not None and not target.consumer)
+        or bool(target.denies)
+        or target.server.lifecycle is snapshot.Lifecycle.DISABLED
+    )
+    return Reach.NEVER if closed else Reach.ALWAYS
+
+
+def listed(bound: bind.Bound, server: names.ServerId | None = None) -> Iterator[bind.Target]:
+    """What is seen: of one server in its order, or of all in the snapshot's. Unobserved servers contribute nothing."""
+    chosen = (
+        bound.servers
+        if server is None
+        else {server: bound.servers[server]}
+        if server in bound.servers
+        else {}
+    )
+    for held in chosen.values():
+        yield from (target for target in (held.targets or {}).values() if reach(target) is not Reach.NEVER)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    """One check in `explain`: its name, its line of prose, and what it found. `reached` False: nothing to look at."""
+
+    check: str
+    promise: str
+    reached: bool
+    found: Finding
+
+
+def explain(bound: bind.Bound, subject: call.Call, units: budgets.Units, *, now: float) -> tuple[Step, ...]:
+    """The same CHECKS on the same case, without stopping at the first objection."""
+    case = _case(bound, subject, units, now)
+    steps = []
+    for check in CHECKS:
+        reached = (
+            case.held is not None if check is tool_known else check is server_known or case.target is not None
+        )
+        promise = (check.__doc__ or "").partition("\n")[0]
+        name = getattr(check, "__name__", "check")
+        steps.append(Step(name, promise, reached, check(case) if reached else None))
+    return tuple(steps)

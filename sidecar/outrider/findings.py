@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Findings: what is not wrong enough to refuse, and too wrong to keep quiet about.
+
+Made by compile (across objects) and by bind (against what servers list); shown by the operator's status, by `lint` and by
+`outrider dev`. A finding changes no decision; it refuses to exist without a remedy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Self
+
+
+class Severity(enum.StrEnum):
+    """Error: something written has no effect at all. Warning: it has less or more effect than it seems."""
+
+    ERROR = "Error"
+    WARNING = "Warning"
+
+
+class Reason(enum.StrEnum):
+    """Each member is (value, what it means and what to do about it)."""
+
+    doc: str
+
+    def __new__(cls, value: str, doc: str) -> Self:
+        """Keeps the sentence beside the constant, where the reference pages are generated from."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.doc = doc
+        return member
+
+    TARGET_NOT_FOUND = (
+        "TargetNotFound",
+        "A target names an MCPServer that does not exist; create it or correct the name.",
+    )
+    PLATFORM_TARGET_NEEDS_NAMESPACE = (
+        "PlatformTargetNeedsNamespace",
+        "In the platform namespace a target must name its server's namespace; until then it governs nothing.",
+    )
+    UNKNOWN_TOOL = (
+        "UnknownTool",
+        "No tool that the servers list matches this name or pattern; correct it or remove it.",
+    )
+    SHADOWED = (
+        "Shadowed",
+        "Everything this would allow is always denied or excluded elsewhere; remove one of the two.",
+    )
+    NEVER_MATCHES = (
+        "NeverMatches",
+        "No caller can match this entry: an unknown team, or conditions that exclude one another.",
+    )
+    CONSENT_MISSING = (
+        "ConsentMissing",
+        "The server's own namespace allows this workload, but the workload's namespace has not agreed to it.",
+    )
+    NO_CREDENTIAL = (
+        "NoCredential",
+        "Nothing separates the proxy from the agent: whoever reaches the server may call it directly, past policy.",
+    )
+    COMMAND_WITHOUT_BRIDGE = (
+        "CommandWithoutBridge",
+        "A server that is a command needs `outrider dev`, which runs it behind a bridge; it is left out.",
+    )
+    RESERVE_TOO_LARGE = (
+        "ReserveTooLarge",
+        "One call reserves more than a tenth of the budget; lower the price's maxResultBytes or raise the amount.",
+    )
+    DUPLICATE_NAME = (
+        "DuplicateName",
+        "Two tools would be called by one name; all but the first are left out. Exclude or rename one.",
+    )
+    UNUSABLE_TOOL_NAME = (
+        "UnusableToolName",
+        "The server lists a tool whose name does not fit [A-Za-z0-9_.-]{1,128}; it is left out.",
+    )
+    DEFINITIONS_REFUSED = (
+        "DefinitionsRefused",
+        "The server lists a tool whose definition cannot be used, such as an invalid inputSchema; it is left out.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """About `path` (such as `spec.rules[0].tools[1]`, '' for all) of the object `kind namespace/name`."""
+
+    severity: Severity
+    reason: Reason
+    kind: str
+    namespace: str
+    name: str
+    path: str
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        place = f"{self.kind} {self.namespace}/{self.name}" + (f" {self.path}" if self.path else "")
+        return f"{self.severity}: {self.reason}: {place}: {self.message}. {self.remedy}"

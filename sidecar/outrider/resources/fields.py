@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The field types that several kinds share: names, globs, durations, amounts, selectors, targets.
+
+Called by the models beside it. Refuses to coerce: a number is not a string, `yes` is not a boolean. Patterns are RE2, for
+they are also what the CRDs say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import pydantic
+import pydantic.alias_generators
+import pydantic.config
+import pydantic_core
+
+from outrider import budgets
+
+GLOB_PATTERN = r"^[A-Za-z0-9_.*-]{1,128}$"
+AMOUNT_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,6})?$"
+DURATION_PATTERN = r"^[1-9][0-9]{0,5}(ms|s|m)$"
+LABEL_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+HEADER_PATTERN = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$"
+_ACCOUNT = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
+_NAMESPACE = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+
+UNIQUE_NAMES: pydantic.config.JsonDict = {
+    "x-kubernetes-list-type": "atomic",
+    "x-kubernetes-validations": [
+        {"rule": "self.all(x, self.exists_one(y, y.name == x.name))", "message": "names must be unique"}
+    ],
+}
+"""Schema of an ordered list whose entries have names: atomic for the API server, unique by CEL."""
+
+FILES_ONLY: pydantic.config.JsonDict = {"x-outrider-files-only": True}
+"""Marks a field that exists in files on a laptop and is left out of the CRDs."""
+
+
+def needed_in_cluster(field: str) -> pydantic.ConfigDict:
+    """Of two alternatives only `field` exists in a CRD, so that there it is required."""
+    return pydantic.ConfigDict(json_schema_extra={"x-outrider-crd-required": [field]})
+
+
+class Model(pydantic.BaseModel):
+    """Frozen, strict, camelCase outside, and an unknown field is an error, never ignored."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        alias_generator=pydantic.alias_generators.to_camel,
+        validate_by_alias=True,
+        validate_by_name=False,
+    )
+
+
+def wrong(field: str, text: str) -> pydantic_core.PydanticCustomError:
+    """What a model validator raises: `text` about `field`, a path relative to the model ('' for the model itself)."""
+    return pydantic_core.PydanticCustomError("outrider", "{text}", {"text": text, "field": field})
+
+
+def unique(names: Iterable[str], field: str) -> None:
+    """Raises when two entries of the list `field` have the same name."""
+    seen: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if name in seen:
+            raise wrong(
+                f"{field}[{index}].name", f'the name "{name}" is already that of {field}[{seen[name]}]'
+            )
+        seen[name] = index
+
+
+def seconds(duration: str) -> float:
+    """Seconds of a valid Duration such as `500ms`, `3s` or `10m`."""
+    digits = duration.rstrip("ms")
+    return int(digits) * _SECONDS[duration[len(digits) :]]
+
+
+def micro(amount: str) -> int:
+    """Micro-units of a valid Amount such as `0.25`, exactly."""
+    whole, _, part = amount.partition(".")
+    return int(whole) * budgets.MICRO + int(part.ljust(6, "0"))
+
+
+def is_glob(text: str) -> bool:
+    """True for what an Allow or an `include` may say."""
+    return re.fullmatch(GLOB_PATTERN[1:-1], text) is not None
+
+
+Label = Annotated[str, pydantic.Field(pattern=LABEL_PATTERN, max_length=63)]
+"""An RFC 1123 label."""
+Account = Annotated[str, pydantic.Field(pattern=f"^({_NAMESPACE}/)?{_ACCOUNT}$", max_length=317)]
+"""A ServiceAccount: `name` in the object's own namespace, or `namespace/name`."""
+FullAccount = Annotated[str, pydantic.Field(pattern=f"^{_NAMESPACE}/{_ACCOUNT}$", max_length=317)]
+"""A ServiceAccount as `namespace/name`."""
+Team = Annotated[str, pydantic.Field(pattern=LABEL_PATTERN, max_length=63)]
+"""A team's name: the settings say who is in it."""
+Text = Annotated[str, pydantic.Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=100)]
+"""One line of text without control characters."""
+Glob = Annotated[str, pydantic.Field(pattern=GLOB_PATTERN, max_length=128)]
+"""A tool name or a pattern of them: `*` is any run of characters, everything else stands for itself."""
+AnyGlob = Annotated[str, pydantic.Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,128}$", max_length=128)]
+"""A pattern that only ever takes away (Deny, `exclude`): any text without control characters, case-folded."""
+ToolName = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$", max_length=128)]
+"""The exact name of a tool."""
+Duration = Annotated[str, pydantic.Field(pattern=DURATION_PATTERN, max_length=8)]
+"""A duration such as 500ms, 3s or 10m; never zero."""
+Amount = Annotated[str, pydantic.Field(pattern=AMOUNT_PATTERN, max_length=19)]
+"""A decimal number in quotes, at most six places after the point."""
+Pointer = Annotated[str, pydantic.Field(pattern=r"^(/([^~/\x00-\x1f]|~[01])*)+$", max_length=256)]
+"""A JSON pointer (RFC 6901), not the empty one."""
+
+
+class Selector(Model):
+    """Which callers an entry is about. Fields inside one entry must all match; only attested facts exist here."""
+
+    namespaces: Annotated[tuple[Label, ...], pydantic.Field(min_length=1, max_length=32)] | None = (
+        pydantic.Field(default=None, description="Namespaces of the calling workload; any of them.")
+    )
+    service_accounts: Annotated[tuple[Account, ...], pydantic.Field(min_length=1, max_length=32)] | None = (
+        pydantic.Field(
+            default=None,
+            description="ServiceAccounts of the calling workload, any of them: `name` in this object's own "
+            "namespace, or `namespace/name`.",
+        )
+    )
+    teams: Annotated[tuple[Team, ...], pydantic.Field(min_length=1, max_length=32)] | None = pydantic.Field(
+        default=None, description="Teams of the settings that the caller belongs to; any of them."
+    )
+    anyone: Literal[True] | None = pydantic.Field(
+        default=None, description="Every caller; stands alone in its entry. There is no `anyone: false`."
+    )
+
+    model_config = pydantic.ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "has(self.anyone) != (has(self.namespaces) || has(self.serviceAccounts) || has(self.teams))",
+                    "message": "an entry names namespaces, serviceAccounts or teams, or says anyone: true alone",
+                }
+            ]
+        }
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _says_something(self) -> Selector:
+        narrow = self.namespaces or self.service_accounts or self.teams
+        if self.anyone and narrow:
+            raise wrong("anyone", "`anyone: true` stands alone: remove it, or the other fields of this entry")
+        if not self.anyone and not narrow:
+            raise wrong(
+                "", "an empty entry selects nobody; name namespaces, serviceAccounts, teams or anyone: true"
+            )
+        return self
+
+
+Selectors = Annotated[
+    tuple[Selector, ...],
+    pydantic.Field(min_length=1, max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+]
+"""Entries are alternatives: a caller matches when any of them does."""
+
+
+class TargetRef(Model):
+    """The servers an object is about."""
+
+    namespace: Annotated[str, pydantic.Field(pattern=rf"^({_NAMESPACE}|\*)$", max_length=63)] | None = (
+        pydantic.Field(
+            default=None,
+            description="The server's namespace; left out, the object's own. `*` is every namespace and goes only with "
+            "the name `*`.",
+        )
+    )
+    name: Annotated[str, pydantic.Field(pattern=rf"^({_NAMESPACE}|\*)$", max_length=63)] = pydantic.Field(
+        description="The MCPServer's name, or `*` for every server of the namespace."
+    )
+
+    model_config = pydantic.ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "!has(self.__namespace__) || self.__namespace__ != '*' || self.name == '*'",
+                    "message": "the namespace * goes only with the name *",
+                }
+            ]
+        }
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _star_with_star(self) -> TargetRef:
+        if self.namespace == "*" and self.name != "*":
+            raise wrong("namespace", 'the namespace "*" goes only with the name "*"; name one namespace')
+        return self
+
+
+TargetRefs = Annotated[
+    tuple[TargetRef, ...],
+    pydantic.Field(min_length=1, max_length=32, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+]
+
+
+class Metadata(Model):
+    """What identifies an object; uid, labels and annotations are accepted as Kubernetes writes them."""
+
+    name: Label = pydantic.Field(description="The object's name: an RFC 1123 label.")
+    namespace: Label = pydantic.Field(description="The object's namespace: an RFC 1123 label.")
+    generation: Annotated[int, pydantic.Field(ge=1, le=2**53)] = pydantic.Field(
+        default=1, description="How often the spec changed; named beside a rule wherever it decided."
+    )
+    uid: Annotated[str, pydantic.Field(max_length=64)] | None = pydantic.Field(
+        default=None, description="Kubernetes' own id of the object; accepted, so that exported objects load."
+    )
+    labels: Annotated[dict[str, str], pydantic.Field(max_length=64)] | None = pydantic.Field(
+        default=None, description="Kubernetes labels; accepted, and never identity."
+    )
+    annotations: Annotated[dict[str, str], pydantic.Field(max_length=64)] | None = pydantic.Field(
+        default=None, description="Kubernetes annotations; accepted, and nothing is decided by them."
+    )

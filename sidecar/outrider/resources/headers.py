@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Header names that are the proxy's own to set, and the look of a secret where a constant should be.
+
+Called by the server model. Refuses by name and by shape, and never repeats a value: it may be the secret.
+"""
+
+from __future__ import annotations
+
+import re
+
+_RESERVED = frozenset(
+    {
+        "accept", "accept-encoding", "connection", "date", "expect", "forwarded", "host", "http2-settings", "keep-alive",
+        "last-event-id", "te", "trailer", "transfer-encoding", "upgrade", "via",
+    }
+)  # fmt: skip
+_RESERVED_PREFIXES = ("content-", "mcp-", "proxy-", "x-forwarded-", "outrider-")
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+_SECRET_NAME = re.compile(
+    r"auth|cookie|token|secret|passw|credential|api-?_?key|access-?_?key|private-?_?key|session|signature|jwt|bearer"
+)
+_SECRET_VALUE = re.compile(
+    r"^(bearer|basic|digest|negotiate|token)\s+\S|-----begin|\beyj[a-z0-9_-]{8,}\.|^(sk|pk|rk)[-_][a-z0-9_-]{8,}"
+    r"|^(gh[a-z]_|github_pat_|glpat-|xox[a-z]-|hvs\.|s\.[a-z0-9]{20}|akia[0-9a-z]{12}|aiza[0-9a-z_-]{20}|npm_|pypi-)",
+    re.IGNORECASE,
+)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_RANDOM = re.compile(r"[A-Za-z0-9+/=_-]{24,}")
+
+
+def reserved(name: str) -> bool:
+    """True for headers that only the proxy may set, whoever asks (framing, hops, MCP's own)."""
+    lower = name.lower()
+    return lower in _RESERVED or lower.startswith(_RESERVED_PREFIXES)
+
+
+def constant_problem(name: str, value: str) -> str | None:
+    """Why `name: value` cannot be a constant header; None when it can. The value is not repeated."""
+    if not _NAME.fullmatch(name):
+        return "is not a header name: letters, digits and !#$%&'*+.^_`|~- only, at most 64"
+    if reserved(name):
+        return "is the proxy's own to set; remove it"
+    if _SECRET_NAME.search(name.lower()):
+        return "is the name of a secret; put the value in a file and list it under credentials"
+    if value != value.strip():
+        return "begins or ends with a space, which HTTP does not keep"
+    if _looks_secret(value):
+        return "looks like a secret; constants are readable by everybody, so put it under credentials"
+    return None
+
+
+def _looks_secret(value: str) -> bool:
+    if _SECRET_VALUE.search(value):
+        return True
+    if _UUID.fullmatch(value) or not _RANDOM.fullmatch(value):
+        return False
+    # Words joined by hyphens have one kind of letters; what a generator made mixes them with digits.
+    digits = any(c.isdigit() for c in value)
+    mixed = any(c.islower() for c in value) and any(c.isupper() for c in value)
+    return digits and (mixed or re.fullmatch(r"[0-9a-f]{32,}", value, re.IGNORECASE) is not None)

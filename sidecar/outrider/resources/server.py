@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MCPServer: the catalogue entry of one MCP server.
+
+Called by manifests and compile. Refuses secrets among constant headers, headers that are the proxy's own to set, and a
+credential from a file on a connection that others can read.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pydantic
+
+from outrider import budgets, names, snapshot
+from outrider.resources import fields, headers, urls
+from outrider.resources.fields import FILES_ONLY, UNIQUE_NAMES, Amount, AnyGlob, Duration, Glob, Model, wrong
+
+_RESULT_BYTES = Annotated[int, pydantic.Field(ge=1024, le=67_108_864)]
+
+
+class Tls(Model):
+    """How the server's certificate is checked."""
+
+    ca_bundle: Annotated[str, pydantic.Field(min_length=1, max_length=65_536)] = pydantic.Field(
+        description="PEM certificates of the authorities that may sign the server's certificate, instead of the "
+        "system's; at most 64 KiB."
+    )
+
+    @pydantic.field_validator("ca_bundle")
+    @classmethod
+    def _is_pem(cls, text: str) -> str:
+        if "-----BEGIN CERTIFICATE-----" not in text or "PRIVATE KEY" in text:
+            raise wrong("", "must hold PEM certificates (-----BEGIN CERTIFICATE-----) and no private key")
+        return text
+
+
+class Timeouts(Model):
+    """How long we wait for the server."""
+
+    connect: Duration = pydantic.Field(default="3s", description="To be connected, TLS included; at most 1m.")
+    call: Duration = pydantic.Field(default="50s", description="For a call's whole answer; at most 60m.")
+    pool_idle: Duration = pydantic.Field(
+        default="4s",
+        description="How long an idle connection is kept; at most 10m. Below the server's own limit.",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _within_reason(self) -> Timeouts:
+        for field, value, most in (
+            ("connect", self.connect, 60),
+            ("call", self.call, 3600),
+            ("poolIdle", self.pool_idle, 600),
+        ):
+            if fields.seconds(value) > most:
+                raise wrong(field, f"{value} is more than the {most} s allowed")
+        return self
+
+
+class Endpoint(Model):
+    """Where the server is."""
+
+    url: Annotated[str, pydantic.Field(min_length=8, max_length=2048, pattern=urls.PATTERN)] | None = (
+        pydantic.Field(
+            default=None, description="The server's MCP endpoint: http or https, no user, no fragment."
+        )
+    )
+    command: (
+        Annotated[
+            tuple[Annotated[str, pydantic.Field(min_length=1, max_length=4096)], ...],
+            pydantic.Field(min_length=1, max_length=64),
+        ]
+        | None
+    ) = pydantic.Field(
+        default=None,
+        description="A stdio server's command and arguments; only in files, run by `outrider dev` behind a bridge.",
+        json_schema_extra=FILES_ONLY,
+    )
+    protocol: Annotated[
+        str, pydantic.Field(pattern=r"^(Auto|[0-9]{4}-[0-9]{2}-[0-9]{2})$", max_length=10)
+    ] = pydantic.Field(default="Auto", description="The MCP revision to speak, or Auto to find out.")
+    tls: Tls | None = pydantic.Field(default=None, description="How the server's certificate is checked.")
+    headers: (
+        Annotated[
+            dict[str, Annotated[str, pydantic.Field(pattern=r"^[\x20-\x7e]*$", max_length=1024)]],
+            pydantic.Field(max_length=16),
+        ]
+        | None
+    ) = pydantic.Field(
+        default=None,
+        description="Constant headers of every request to the server. Never secrets: those are `credentials`.",
+    )
+    timeouts: Timeouts = pydantic.Field(
+        default_factory=Timeouts, description="How long we wait for the server."
+    )
+    max_result_bytes: _RESULT_BYTES = pydantic.Field(
+        default=4_194_304,
+        description="The largest result that is relayed, in bytes; larger ones are refused.",
+    )
+
+    model_config = fields.needed_in_cluster("url")
+
+    @pydantic.model_validator(mode="after")
+    def _one_place(self) -> Endpoint:
+        if (self.url is None) == (self.command is None):
+            raise wrong("", "needs exactly one of url and command")
+        if self.url is not None and (problem := urls.problem(self.url)):
+            raise wrong("url", problem)
+        if self.tls and self.url is not None and not self.url.startswith("https:"):
+            raise wrong("tls", "has no meaning without an https url")
+        if self.tls and self.command is not None:
+            raise wrong("tls", "has no meaning for a command: its bridge is local and plain")
+        for name, value in (self.headers or {}).items():
+            if problem := headers.constant_problem(name, value):
+                raise wrong(f"headers.{name}", problem)
+        lower = [name.lower() for name in self.headers or {}]
+        if len(set(lower)) != len(lower):
+            raise wrong("headers", "two names differ only in case; header names have no case")
+        return self
+
+
+class FileSource(Model):
+    """A credential in a file of the machine `outrider dev` runs on."""
+
+    path: Annotated[str, pydantic.Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=4096)] = pydantic.Field(
+        description="The file that holds the value; relative to the folder of the files."
+    )
+
+    @pydantic.field_validator("path")
+    @classmethod
+    def _no_home(cls, path: str) -> str:
+        if path.startswith("~"):
+            raise wrong("", "~ is not expanded; write the path out, or relative to the folder of the files")
+        return path
+
+
+class Inject(Model):
+    """Where the credential goes in a request to the server."""
+
+    header: Annotated[str, pydantic.Field(pattern=fields.HEADER_PATTERN, max_length=64)] = pydantic.Field(
+        default="Authorization", description="The header that carries the value."
+    )
+    prefix: Annotated[str, pydantic.Field(pattern=r"^[\x20-\x7e]*$", max_length=64)] | None = pydantic.Field(
+        default=None,
+        description="What stands before the value; left out, `Bearer ` in Authorization and nothing elsewhere.",
+    )
+
+    @pydantic.field_validator("header")
+    @classmethod
+    def _ours(cls, header: str) -> str:
+        if headers.reserved(header) or header.lower() == "cookie":
+            raise wrong("", f"{header} is the proxy's own to set; a credential cannot go there")
+        return header
+
+
+class Credential(Model):
+    """One entry of the ordered list: who gets which credential for which tools. The first match is used."""
+
+    name: fields.Label = pydantic.Field(description="The entry's name, unique in the list.")
+    from_: fields.Selectors = pydantic.Field(alias="from", description="Which callers it is lent to.")
+    tools: Annotated[tuple[Glob, ...], pydantic.Field(min_length=1, max_length=64)] = pydantic.Field(
+        default=("*",), description="Which tools it is for."
+    )
+    file: FileSource | None = pydantic.Field(
+        default=None, description="The value is in a file.", json_schema_extra=FILES_ONLY
+    )
+    none: Literal[True] | None = pydantic.Field(
+        default=None,
+        description="Nothing is sent to these callers' calls: the server needs no credential for them.",
+    )
+    inject: Inject | None = pydantic.Field(
+        default=None,
+        description="Where the value goes; left out, `Authorization: Bearer `.",
+        json_schema_extra=FILES_ONLY,
+    )
+
+    model_config = fields.needed_in_cluster("none")
+
+    @pydantic.model_validator(mode="after")
+    def _one_source(self) -> Credential:
+        if (self.file is None) == (self.none is None):
+            raise wrong("", "needs exactly one of file and none")
+        if self.none and self.inject:
+            raise wrong("inject", "has no meaning with `none: true`: nothing is sent")
+        return self
+
+
+class Price(Model):
+    """What a call costs in the installation's currency."""
+
+    per_call: Amount | None = pydantic.Field(default=None, description="What every call costs.")
+    per_thousand_result_tokens: Amount | None = pydantic.Field(
+        default=None, description="What a thousand tokens of the result cost, estimated from its bytes."
+    )
+    max_result_bytes: Annotated[int, pydantic.Field(ge=1, le=67_108_864)] | None = pydantic.Field(
+        default=None,
+        description="The largest result of a priced call, in bytes; what is reserved before the call (65536).",
+    )
+    on_error: budgets.OnError | None = pydantic.Field(
+        default=None, description="What a failed, cancelled or unknown call costs (Full)."
+    )
+
+
+class ToolPrice(Price):
+    """What a call of one tool costs; what it leaves out is as in `default`."""
+
+    name: fields.ToolName = pydantic.Field(description="The tool's exact name, unique in the list.")
+
+
+class Cost(Model):
+    """The prices of a server."""
+
+    default: Price = pydantic.Field(
+        default_factory=Price, description="The price of every tool not in perTool."
+    )
+    per_tool: Annotated[
+        tuple[ToolPrice, ...], pydantic.Field(max_length=128, json_schema_extra=UNIQUE_NAMES)
+    ] = pydantic.Field(default=(), description="Prices of single tools.")
+
+    @pydantic.model_validator(mode="after")
+    def _once_each(self) -> Cost:
+        fields.unique((entry.name for entry in self.per_tool), "perTool")
+        return self
+
+
+class Redaction(Model):
+    """What of some tools' calls is never written down."""
+
+    tools: Annotated[tuple[Glob, ...], pydantic.Field(min_length=1, max_length=64)] = pydantic.Field(
+        description="Which tools."
+    )
+    arguments: Annotated[tuple[fields.Pointer, ...], pydantic.Field(min_length=1, max_length=32)] | None = (
+        pydantic.Field(default=None, description="JSON pointers into the arguments.")
+    )
+    result: Annotated[tuple[fields.Pointer, ...], pydantic.Field(min_length=1, max_length=32)] | None = (
+        pydantic.Field(default=None, description="JSON pointers into the result.")
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _takes_something(self) -> Redaction:
+        if not self.arguments and not self.result:
+            raise wrong("", "needs arguments, result or both")
+        return self
+
+
+class Tools(Model):
+    """Which of the server's tools exist here, what they cost and what is kept out of the journal."""
+
+    include: Annotated[tuple[Glob, ...], pydantic.Field(min_length=1, max_length=64)] = pydantic.Field(
+        default=("*",), description="Only tools that match one of these exist; byte-exact."
+    )
+    exclude: Annotated[tuple[AnyGlob, ...], pydantic.Field(max_length=64)] = pydantic.Field(
+        default=(), description="Tools that match one of these do not exist; case-folded."
+    )
+    validate_arguments: bool = pydantic.Field(
+        default=True, description="Check arguments against the tool's inputSchema before anything is sent."
+    )
+    cost: Cost = pydantic.Field(default_factory=Cost, description="What calls cost.")
+    redact: Annotated[tuple[Redaction, ...], pydantic.Field(max_length=32)] = pydantic.Field(
+        default=(), description="What is taken out before the journal sees a call."
+    )
+
+
+class Audit(Model):
+    """What is written down of each call and how surely."""
+
+    level: snapshot.AuditLevel = pydantic.Field(
+        default=snapshot.AuditLevel.ARGUMENTS,
+        description="Metadata: who, what, when, how it ended. Arguments: also the arguments. Full: also the result.",
+    )
+    durability: snapshot.Durability = pydantic.Field(
+        default=snapshot.Durability.BUFFERED,
+        description="Synced: on disk before the call leaves. Buffered: written before, synced soon after.",
+    )
+    on_unavailable: Literal["Deny", "Allow"] = pydantic.Field(
+        default="Deny", description="What happens to calls while the journal cannot be written."
+    )
+
+
+class ServerSpec(Model):
+    """The entry itself."""
+
+    title: Annotated[str, pydantic.Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=100)] = (
+        pydantic.Field(default="", description="The name people see.")
+    )
+    description: Annotated[
+        str, pydantic.Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", min_length=1, max_length=100)
+    ] = pydantic.Field(description="What the server is for, in 1 to 100 characters.")
+    version: Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9.+_-]*$", max_length=64)] = pydantic.Field(
+        default="", description="The version of this entry."
+    )
+    lifecycle: snapshot.Lifecycle = pydantic.Field(
+        default=snapshot.Lifecycle.ACTIVE,
+        description="Disabled is the kill switch: not listed, every call visibly refused.",
+    )
+    endpoint: Endpoint = pydantic.Field(description="Where the server is.")
+    credentials: (
+        Annotated[
+            tuple[Credential, ...],
+            pydantic.Field(min_length=1, max_length=32, json_schema_extra=UNIQUE_NAMES),
+        ]
+        | None
+    ) = pydantic.Field(
+        default=None,
+        description="Ordered, first match. None listed: none sent. Listed and none matches: the call is refused.",
+    )
+    tools: Tools = pydantic.Field(default_factory=Tools, description="Which tools exist, prices, redaction.")
+    audit: Audit = pydantic.Field(default_factory=Audit, description="What is written down of each call.")
+
+    @pydantic.model_validator(mode="after")
+    def _safe_to_lend(self) -> ServerSpec:
+        fields.unique((entry.name for entry in self.credentials or ()), "credentials")
+        constants = {name.lower() for name in self.endpoint.headers or {}}
+        url = self.endpoint.url
+        for index, entry in enumerate(self.credentials or ()):
+            if entry.file and url is not None and not urls.private(url):
+                raise wrong(
+                    f"credentials[{index}].file",
+                    "a credential is sent only over https, or to this machine itself",
+                )
+            if entry.file and (entry.inject or Inject()).header.lower() in constants:
+                raise wrong(
+                    f"credentials[{index}].inject.header", "endpoint.headers already sets this header"
+                )
+        return self
+
+
+class MCPServer(Model):
+    """An MCP server that agents may be allowed to call: where it is, what it costs, which credential it gets."""
+
+    api_version: Literal["outrider.dev/v1alpha1"] = pydantic.Field(
+        description="Always outrider.dev/v1alpha1."
+    )
+    kind: Literal["MCPServer"] = pydantic.Field(description="Always MCPServer.")
+    metadata: fields.Metadata = pydantic.Field(description="The object's name and namespace.")
+    spec: ServerSpec = pydantic.Field(description="The catalogue entry.")
+
+    @property
+    def id(self) -> names.ServerId:
+        return names.ServerId(self.metadata.namespace, self.metadata.name)

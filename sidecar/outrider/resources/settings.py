@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings: what only those who run the installation may attest. `outrider.yaml` on a laptop.
+
+Called by manifests and compile. Not a CRD: whoever can write a namespace's objects must not be able to write teams.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from typing import Annotated, Literal
+
+import pydantic
+
+from outrider.resources import fields
+from outrider.resources.fields import Model, wrong
+
+
+class Consent(enum.Enum):
+    """Whether a caller's own namespace must agree to servers of others."""
+
+    REQUIRED = "Required"
+    IMPLIED = "Implied"
+
+
+class TeamMembers(Model):
+    """A team and the workloads in it."""
+
+    name: fields.Team = pydantic.Field(description="The team's name, unique.")
+    namespaces: Annotated[tuple[fields.Label, ...], pydantic.Field(max_length=256)] = pydantic.Field(
+        default=(), description="Every workload of these namespaces is a member."
+    )
+    service_accounts: Annotated[tuple[fields.FullAccount, ...], pydantic.Field(max_length=256)] = (
+        pydantic.Field(default=(), description="These ServiceAccounts are members, as namespace/name.")
+    )
+
+
+class NetworkAllow(Model):
+    """A private range that hosts of a DNS suffix may resolve into."""
+
+    suffix: Annotated[str, pydantic.Field(pattern=r"^\.[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)] = (
+        pydantic.Field(description="The suffix, with its leading point, such as .corp.example.")
+    )
+    cidr: Annotated[str, pydantic.Field(max_length=64)] = pydantic.Field(
+        description="The range, such as 10.0.0.0/8."
+    )
+
+    @pydantic.field_validator("cidr")
+    @classmethod
+    def _is_network(cls, text: str) -> str:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            raise wrong("", "is not a network such as 10.0.0.0/8 (host bits must be zero)") from None
+        return text
+
+
+class Network(Model):
+    """Where endpoints may be."""
+
+    allow: Annotated[tuple[NetworkAllow, ...], pydantic.Field(max_length=64)] = pydantic.Field(
+        default=(), description="Private ranges that are dialled for these names; all others are refused."
+    )
+
+
+class Principal(Model):
+    """The workload that the laptop's proxy speaks for."""
+
+    namespace: fields.Label = pydantic.Field(description="Its namespace.")
+    service_account: fields.Label = pydantic.Field(description="Its ServiceAccount.")
+
+
+class Settings(Model):
+    """The installation's settings."""
+
+    api_version: Literal["outrider.dev/v1alpha1"] = pydantic.Field(
+        description="Always outrider.dev/v1alpha1."
+    )
+    kind: Literal["Settings"] = pydantic.Field(description="Always Settings.")
+    platform_namespace: fields.Label = pydantic.Field(
+        default="outrider-system", description="Policies and budgets of this namespace govern everyone."
+    )
+    consumer_consent: Consent = pydantic.Field(
+        default=Consent.REQUIRED,
+        description="Required: calls to other namespaces' servers need an Allow of the caller's own namespace too.",
+    )
+    currency: Annotated[str, pydantic.Field(pattern=r"^[A-Z]{3}$", max_length=3)] = pydantic.Field(
+        default="USD", description="The currency of prices and Cost limits (ISO 4217)."
+    )
+    teams: Annotated[tuple[TeamMembers, ...], pydantic.Field(max_length=1024)] = pydantic.Field(
+        default=(), description="Who is in which team."
+    )
+    network: Network = pydantic.Field(default_factory=Network, description="Where endpoints may be.")
+    workload: Principal | None = pydantic.Field(
+        default=None, description="The workload that the laptop's proxy speaks for."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _once_each(self) -> Settings:
+        fields.unique((team.name for team in self.teams), "teams")
+        return self
+
+
+DEFAULT = Settings.model_validate({"apiVersion": "outrider.dev/v1alpha1", "kind": "Settings"})
+"""What holds when no settings are given."""

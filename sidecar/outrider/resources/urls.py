@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an endpoint's URL may look like, and whether a credential may travel to it.
+
+Called by the server model, and by the operator for the URLs of bridges. Refuses everything two parsers could read
+differently: users, fragments, backslashes, spaces, non-ASCII.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import urllib.parse
+
+PATTERN = r"^https?://[A-Za-z0-9.:\[\]-]+(/[\x21\x24-\x5b\x5d\x5f\x61-\x7a\x7e]*)?(\?[\x21\x24-\x5b\x5d\x5f\x61-\x7a\x7e]*)?$"
+"""http or https, a host, perhaps a port, path and query; printable ASCII without spaces, quotes and backslashes."""
+
+
+def problem(url: str) -> str | None:
+    """Why `url`, which fits PATTERN, cannot be an endpoint; None when it can."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "is not a URL: the host or the port cannot be read"
+    if not parts.hostname or port == 0:
+        return "needs a host, and a port between 1 and 65535 if it names one"
+    if parts.hostname.startswith((".", "-")) or ".." in parts.hostname:
+        return "the host is not a name"
+    return None
+
+
+def loopback(url: str) -> bool:
+    """True when the host is this machine by its own name: localhost, 127.0.0.0/8 or ::1."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def private(url: str) -> bool:
+    """True when a credential may travel to `url`: encrypted, or never leaving this machine."""
+    return url.startswith("https:") or loopback(url)

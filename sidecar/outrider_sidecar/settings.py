@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The proxy's own settings: flags, read once by main. Everything about policy arrives on the wire instead."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pathlib
+import urllib.parse
+from collections.abc import Sequence
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """`operator` is a base URL; ports 0 are chosen by the kernel and written to `address_file`."""
+
+    operator: str
+    token_file: pathlib.Path
+    state: pathlib.Path
+    port: int
+    admin_port: int
+    address_file: pathlib.Path | None
+    agent_token_file: pathlib.Path
+    allowed_hosts: frozenset[bytes]
+    calls_max: int
+    body_bytes_max: int
+    journal_bytes_max: int
+    log_level: str
+
+
+def parse(arguments: Sequence[str] | None = None) -> Settings:
+    """Reads the command line. Exits 2 with one sentence when a value cannot be used."""
+    parser = argparse.ArgumentParser(
+        prog="outrider-sidecar",
+        description="The proxy beside an agent: decides, lends, charges and records MCP calls.",
+    )
+    add = parser.add_argument
+    add("--operator", required=True, help="base URL of the control plane; plain http is for loopback only")
+    add(
+        "--token-file",
+        required=True,
+        type=pathlib.Path,
+        help="file with the bootstrap token for the control plane",
+    )
+    add(
+        "--state",
+        required=True,
+        type=pathlib.Path,
+        help="folder for the journal and the last good configuration",
+    )
+    add("--port", type=_port, default=15100, help="where the agent calls (default 15100; 0: any)")
+    add("--admin-port", type=_port, default=15101, help="health and metrics (default 15101; 0: any)")
+    add("--address-file", type=pathlib.Path, help="file that gets {port, adminPort} as JSON once both listen")
+    add(
+        "--agent-token-file",
+        type=pathlib.Path,
+        help="local-auth token, made if absent (default STATE/agent-token)",
+    )
+    add(
+        "--allowed-host",
+        action="append",
+        default=[],
+        help="a further Host this proxy may be called by (repeatable)",
+    )
+    add(
+        "--calls-max",
+        type=_positive,
+        default=2048,
+        help="calls in flight at once; more are refused as Overloaded",
+    )
+    add("--body-bytes-max", type=_positive, default=4_194_304, help="largest request body in bytes")
+    add("--journal-bytes-max", type=_positive, default=1_073_741_824, help="largest journal in bytes")
+    add("--log-level", choices=["debug", "info", "warning", "error"], default="info")
+    given = parser.parse_args(arguments)
+    operator = urllib.parse.urlsplit(given.operator)
+    if operator.scheme not in ("http", "https") or not operator.hostname:
+        parser.error(f"--operator: {given.operator!r} is not an http(s) URL")
+    if operator.scheme == "http" and operator.hostname not in ("127.0.0.1", "localhost", "::1"):
+        parser.error("--operator: plain http is for loopback only; use https")
+    return Settings(
+        operator=given.operator.rstrip("/"),
+        token_file=given.token_file,
+        state=given.state,
+        port=given.port,
+        admin_port=given.admin_port,
+        address_file=given.address_file,
+        agent_token_file=given.agent_token_file or given.state / "agent-token",
+        allowed_hosts=frozenset(host.lower().encode() for host in given.allowed_host),
+        calls_max=given.calls_max,
+        body_bytes_max=given.body_bytes_max,
+        journal_bytes_max=given.journal_bytes_max,
+        log_level=given.log_level,
+    )
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError("a port is 0 to 65535")
+    return number
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number <= 0:
+        raise argparse.ArgumentTypeError("must be above zero")
+    return number

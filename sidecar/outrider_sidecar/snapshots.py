@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration in force: received, verified, bound, swapped whole, acknowledged.
+
+Run by main as one task. The pipeline reads `Current.bound` (one reference, no lock). Whatever does not verify is
+refused with a NACK and the old configuration stays; without any, everything is refused. The last good snapshot is kept
+in the state folder, so that a restart does not depend on the control plane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import urllib.parse
+from collections.abc import Callable
+
+import aiohttp
+import msgspec
+
+from outrider import bind, catalog, names, snapshot, wire
+
+log = logging.getLogger("outrider")
+
+LINE_BYTES_MAX = 64 * 1024 * 1024
+"""A snapshot line above this is refused; 10,000 rules are about 2 MB."""
+
+_SILENCE_SECONDS_MAX = 45.0
+"""Three missed pings: the stream is dead and is dialled again."""
+
+_BACKOFF_SECONDS_MAX = 5.0
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    version: str
+    position: dict[str, int]
+    content: msgspec.Raw
+
+
+@dataclasses.dataclass(slots=True)
+class Current:
+    """What decisions are made on now; `bound` None = nothing received yet. One writer: the loop's thread."""
+
+    bound: bind.Bound | None = None
+    definitions: dict[names.ServerId, catalog.Definitions] = dataclasses.field(default_factory=dict)
+
+    def observed(self, server: names.ServerId, found: catalog.Definitions) -> None:
+        """A server's list has arrived: swap in a Bound that has it."""
+        self.definitions[server] = found
+        if self.bound is not None:
+            self.bound = self.bound.with_definitions(server, found)
+
+    def swap(self, fresh: bind.Bound) -> None:
+        """A snapshot is in force from here on. Definitions of servers that left or moved are forgotten."""
+        self.bound = fresh
+        self.definitions = {server: found for server, found in self.definitions.items() if server in fresh.servers}
+
+
+class Config:
+    """The client's end of the config stream."""
+
+    def __init__(
+        self,
+        current: Current,
+        *,
+        operator: str,
+        token_file: pathlib.Path,
+        state: pathlib.Path,
+        changed: Callable[[bind.Bound], None],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._current = current
+        self._operator = operator
+        self._token_file = token_file
+        self._file = state / "last-good.json"
+        self._changed = changed
+        self._jitter = jitter
+        self._position: snapshot.Position = {}
+        self._version = ""
+
+    async def restore(self) -> None:
+        """Serves the last good configuration of an earlier run, if it is whole."""
+        try:
+            kept = msgspec.json.decode(self._file.read_bytes(), type=_Kept)
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.DecodeError) as error:
+            log.warning("last good configuration unreadable; waiting for the control plane", extra=_why(error))
+            return
+        refusal = await self._take(kept.version, kept.position, bytes(kept.content))
+        if refusal is not None:
+            log.warning("last good configuration refused; waiting for the control plane", extra=_why(refusal))
+
+    async def follow(self) -> None:
+        """Dials for ever, with jittered back-off; returns only by cancellation."""
+        attempt = 0
+        while True:
+            try:
+                async with aiohttp.ClientSession(read_bufsize=2**20) as session:
+                    await self._stream(session)
+                attempt = 0
+            except (aiohttp.ClientError, OSError, TimeoutError, wire.WireError) as error:
+                attempt += 1
+                if attempt in (1, 10, 100):
+                    log.warning("config stream lost; the last good configuration stays in force", extra=_why(error))
+            await asyncio.sleep(min(_BACKOFF_SECONDS_MAX, 0.1 * 2 ** min(attempt, 6)) * (0.5 + self._jitter()))
+
+    async def _stream(self, session: aiohttp.ClientSession) -> None:
+        query = {"schema": str(snapshot.SCHEMA), "version": self._version, "position": json.dumps(dict(self._position))}
+        url = f"{self._operator}/v1/config/stream?{urllib.parse.urlencode(query)}"
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=_SILENCE_SECONDS_MAX)
+        async with session.get(url, headers=self._authorization(), timeout=timeout, allow_redirects=False) as answer:
+            if answer.status != 200:
+                raise wire.WireError("", f"the control plane answered {answer.status}; is the token file right?")
+            buffer = bytearray()
+            async for chunk in answer.content.iter_any():
+                buffer += chunk
+                if len(buffer) > LINE_BYTES_MAX:
+                    raise wire.WireError("", f"a line is larger than {LINE_BYTES_MAX} bytes")
+                while (end := buffer.find(b"\n")) >= 0:
+                    line = bytes(buffer[:end])
+                    del buffer[: end + 1]
+                    if not await self._heard(session, line):
+                        return
+
+    def _authorization(self) -> dict[str, str]:
+        """Read again each time: the token may have been rotated."""
+        return {"Authorization": f"Bearer {self._token_file.read_text().strip()}"}
+
+    async def _heard(self, session: aiohttp.ClientSession, line: bytes) -> bool:
+        """Acts on one message; False when the stream should be dialled again."""
+        message = wire.decode(line)
+        if isinstance(message, wire.GoAway):
+            return False
+        if isinstance(message, wire.Unchanged):
+            self._position = dict(message.position)
+        if isinstance(message, wire.SnapshotOffer):
+            refusal = await self._take(message.version, dict(message.position), bytes(message.content))
+            if refusal is None:
+                await asyncio.to_thread(self._keep, message)
+            else:
+                log.error("configuration refused; the old one stays in force", extra=_why(refusal))
+            ack = wire.Ack(
+                version=message.version,
+                position=dict(message.position),
+                ok=refusal is None,
+                error="" if refusal is None else refusal.text,
+                path="" if refusal is None else refusal.path,
+            )
+            headers = {**self._authorization(), "Content-Type": "application/json"}
+            async with session.post(
+                f"{self._operator}/v1/config/ack", data=wire.encode(ack), headers=headers
+            ) as answer:
+                await answer.read()
+        return True
+
+    async def _take(self, version: str, position: dict[str, int], content: bytes) -> wire.WireError | None:
+        """Verifies, binds server by server, swaps. Returns why not, as a value."""
+        try:
+            if snapshot.digest(content) != version:
+                raise wire.WireError("", "the version is not the digest of the content")
+            fresh = wire.decode_snapshot(content)
+            held = self._current.bound
+            if held is not None and held.snapshot.epoch == fresh.epoch and snapshot.behind(position, self._position):
+                raise wire.WireError("position", "it is older than the configuration in force (N7)")
+        except wire.WireError as refusal:
+            return refusal
+        bound = bind.bound(fresh, {}, digest=version)
+        for server, found in self._still_valid(fresh).items():
+            bound = bound.with_definitions(server, found)
+            await asyncio.sleep(0)  # ten thousand tools in one piece would stop the loop
+        self._position, self._version = position, version
+        self._current.swap(bound)
+        self._changed(bound)
+        return None
+
+    def _still_valid(self, fresh: snapshot.Snapshot) -> dict[names.ServerId, catalog.Definitions]:
+        """Definitions observed at an endpoint that has not changed."""
+        held = self._current.bound
+        before = {} if held is None else {server: kept.view.endpoint for server, kept in held.servers.items()}
+        return {
+            view.id: self._current.definitions[view.id]
+            for view in fresh.servers
+            if view.id in self._current.definitions and before.get(view.id) == view.endpoint
+        }
+
+    def _keep(self, offer: wire.SnapshotOffer) -> None:
+        kept = _Kept(offer.version, dict(offer.position), offer.content)
+        scratch = self._file.with_suffix(".new")
+        with contextlib.suppress(FileNotFoundError):
+            scratch.unlink()
+        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(kept))
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(self._file)
+
+
+def _why(error: Exception) -> dict[str, dict[str, str]]:
+    return {"fields": {"why": str(error) or type(error).__name__}}

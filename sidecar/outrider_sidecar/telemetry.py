@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics and log lines: what the proxy says about itself.
+
+Called by the pipeline at the end of every request and by main for the scrape. Label children are cached and bounded;
+names nobody vouched for (an unknown tool, a session id) are never a label.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import sys
+from collections.abc import Iterable
+from typing import TextIO
+
+import prometheus_client
+from prometheus_client import core
+
+SERIES_MAX = 5_000
+"""Label combinations per metric; what comes after is counted under `other`."""
+
+# Seconds; the boundaries of the OpenTelemetry convention for MCP operation durations.
+_DURATION_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
+
+
+class _Family:
+    """One metric with its label children cached: `labels()` of the library costs more than the count."""
+
+    def __init__(self, metric: prometheus_client.Counter | prometheus_client.Histogram) -> None:
+        self._metric = metric
+        self._children: dict[tuple[str, ...], prometheus_client.Counter | prometheus_client.Histogram] = {}
+
+    def of(self, *labels: str) -> prometheus_client.Counter | prometheus_client.Histogram:
+        child = self._children.get(labels)
+        if child is None:
+            if len(self._children) >= SERIES_MAX:
+                labels = ("other",) * len(labels)
+            child = self._children[labels] = self._metric.labels(*labels)
+        return child
+
+
+class Telemetry:
+    """Every metric of the proxy, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = prometheus_client.CollectorRegistry()
+        self._decisions = self._counter(
+            "outrider_policy_decisions", "Decisions about tool calls.", "policy", "rule", "decision", "reason"
+        )
+        self._operations = self._histogram(
+            "mcp_server_operation_duration_seconds",
+            "Requests of agents, from the last byte in to the last byte out.",
+            _DURATION_BUCKETS,
+            "mcp_method_name", "gen_ai_tool_name", "error_type",
+        )  # fmt: skip
+        self._client_operations = self._histogram(
+            "mcp_client_operation_duration_seconds",
+            "Requests to upstream servers.",
+            _DURATION_BUCKETS,
+            "mcp_method_name", "server", "error_type",
+        )  # fmt: skip
+        self._overhead = self._histogram(
+            "outrider_proxy_overhead_seconds", "Time of a call that was ours, not the server's.", _OVERHEAD_BUCKETS
+        )
+        self._limited = self._counter(
+            "outrider_rate_limit_requests", "Calls counted by rate limits.", "budget", "decision"
+        )
+        self._cost = self._counter(
+            "outrider_tool_cost", "Cost of calls, in the installation's currency.", "server", "gen_ai_tool_name"
+        )
+        self._config = prometheus_client.Gauge(
+            "outrider_sidecar_config_info", "The snapshot in force.", ["version"], registry=self.registry
+        )
+        self._version: str | None = None
+        self.streams = prometheus_client.Gauge(
+            "outrider_streams", "Answers to agents that are open as streams.", registry=self.registry
+        )
+        self.drift = self._counter(
+            "outrider_dropped_tools", "Tools a server listed that cannot be used (name, duplicate, too many).", "server"
+        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> _Family:
+        return _Family(prometheus_client.Counter(name, text, labels, registry=self.registry))
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> _Family:
+        return _Family(prometheus_client.Histogram(name, text, labels, buckets=buckets, registry=self.registry))
+
+    def decided(self, policy: str, rule: str, decision: str, reason: str) -> None:
+        self._decisions.of(policy, rule, decision, reason).inc()  # type: ignore[union-attr]
+
+    def limited(self, budget: str, decision: str) -> None:
+        self._limited.of(budget, decision).inc()  # type: ignore[union-attr]
+
+    def operated(self, method: str, tool: str, error: str, seconds: float) -> None:
+        self._operations.of(method, tool, error).observe(seconds)  # type: ignore[union-attr]
+
+    def upstream(self, method: str, server: str, error: str, seconds: float) -> None:
+        self._client_operations.of(method, server, error).observe(seconds)  # type: ignore[union-attr]
+
+    def spent(self, server: str, tool: str, cost: float) -> None:
+        self._cost.of(server, tool).inc(cost)  # type: ignore[union-attr]
+
+    def overhead(self, seconds: float) -> None:
+        self._overhead.of().observe(seconds)  # type: ignore[union-attr]
+
+    def configured(self, version: str) -> None:
+        """Only the version in force is a series."""
+        if self._version is not None:
+            self._config.remove(self._version)
+        self._config.labels(version).set(1)
+        self._version = version
+
+    def add(self, collector: core.Collector) -> None:
+        """Figures that are read at the scrape: the ledger's and the journal's."""
+        self.registry.register(collector)
+
+    def render(self) -> bytes:
+        return prometheus_client.generate_latest(self.registry)
+
+
+class _Line(logging.Formatter):
+    """One JSON object per line, whatever is in the message (R31)."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
+        line = {"time": when, "level": record.levelname.lower(), "message": record.getMessage()}
+        line.update(getattr(record, "fields", {}))
+        if record.exc_info and record.exc_info[0] is not None:
+            # The type and the place, never the text: an exception's words can hold what a caller sent.
+            traceback = record.exc_info[2]
+            while traceback is not None and traceback.tb_next is not None:
+                traceback = traceback.tb_next
+            place = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}" if traceback else ""
+            line["error"] = f"{record.exc_info[0].__name__} at {place}"
+        return json.dumps(line, ensure_ascii=True, default=str)
+
+
+def logs(level: str, stream: TextIO = sys.stderr) -> logging.Logger:
+    """The logger `outrider`, writing JSON lines; third parties' loggers stay at warnings."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Line())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    ours = logging.getLogger("outrider")
+    ours.setLevel(level.upper())
+    return ours
+
+
+class Standing(core.Collector):
+    """Budgets at the scrape: what is spent, what is held and what the limit is, per counter."""
+
+    def __init__(self, rows: object) -> None:
+        self._rows = rows
+
+    def collect(self) -> Iterable[core.Metric]:
+        spent = core.GaugeMetricFamily("outrider_budget_spent", "Spent in this period.", labels=["pool"])
+        limit = core.GaugeMetricFamily("outrider_budget_limit", "The limit of this period.", labels=["pool"])
+        yield spent
+        yield limit

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Joining a snapshot with definitions."""
+
+from __future__ import annotations
+
+from outrider import bind, budgets, call, catalog, identity, names, testing
+
+ELSEWHERE = names.ServerId("tools", "time")
+
+
+def test_a_target_holds_the_rules_that_match_its_name_in_order_and_each_once() -> None:
+    view = testing.a_server(
+        testing.allow("query", "q*", name="b"), testing.allow("*", name="a"), testing.allow("other", name="c")
+    )
+    target = testing.bound_to(view, "query").servers[view.id].targets[call.Kind.TOOL, "query"]
+    assert [rule.ref.rule for rule in target.provider] == ["a", "b"]
+    assert target.consumer is None
+
+
+def test_prices_and_limits_are_joined_by_name() -> None:
+    price = budgets.Price(per_call=7)
+    limits = (testing.a_limit(calls=1, name="all"), testing.a_limit(cost=9, name="q", tools=("q*",)))
+    view = testing.a_server(testing.allow(), prices=(("query", price),), limits=limits)
+    targets = testing.bound_to(view, "query", "get").servers[view.id].targets
+    query, get = targets[call.Kind.TOOL, "query"], targets[call.Kind.TOOL, "get"]
+    assert (query.price, get.price) == (price, view.default_price)
+    assert [held.pool.limit.name for held in query.reservations] == ["all", "q"]
+    assert [held.amount for held in query.reservations] == [budgets.MICRO, budgets.reserve(price)]
+    assert [held.pool.limit.name for held in get.reservations] == ["all"]
+
+
+def test_a_merged_name_leads_back_to_its_server_and_tool() -> None:
+    long = "t" * 100
+    servers = [testing.a_server(testing.allow()), testing.a_server(testing.allow(), server=ELSEWHERE)]
+    observed = {testing.CRM: testing.tools("query", "a.b", long), ELSEWHERE: testing.tools("query")}
+    bound = bind.bound(testing.a_snapshot(*servers), observed)
+    for server, tool in (
+        (testing.CRM, "query"),
+        (testing.CRM, "a.b"),
+        (testing.CRM, long),
+        (ELSEWHERE, "query"),
+    ):
+        assert bound.named(catalog.exposed_name(server, tool, "crm")) == (server, tool)
+    assert bound.named("salesforce__nothing") == (testing.CRM, "nothing")
+    assert bound.named("nobody__query") is None
+    assert bound.named("query") is None
+
+
+def test_a_merged_name_of_an_unobserved_server_leads_to_the_server() -> None:
+    bound = bind.bound(testing.a_snapshot(testing.a_server(testing.allow())), {})
+    assert bound.named("salesforce__query") == (testing.CRM, "query")
+
+
+def test_new_definitions_replace_only_their_server() -> None:
+    servers = [testing.a_server(testing.allow()), testing.a_server(testing.allow(), server=ELSEWHERE)]
+    before = bind.bound(testing.a_snapshot(*servers), {testing.CRM: testing.tools("query")})
+    after = before.with_definitions(ELSEWHERE, testing.tools("now"))
+    assert before.servers[ELSEWHERE].targets is None
+    assert after.servers[testing.CRM] is before.servers[testing.CRM]
+    assert [key[1] for key in after.servers[ELSEWHERE].targets] == ["now"]
+    assert after.with_definitions(names.ServerId("no", "such"), testing.tools()) is after
+
+
+def test_the_alias_is_short_only_within_the_workloads_namespace() -> None:
+    bound = bind.bound(
+        testing.a_snapshot(
+            testing.a_server(), workload=identity.Workload(namespace="x", service_account="y")
+        ),
+        {},
+    )
+    assert dict(bound.aliases) == {"crm_salesforce": testing.CRM}
