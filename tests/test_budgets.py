@@ -314,20 +314,20 @@ def test_a_rate_never_gives_more_than_burst_and_elapsed_time_whatever_the_clock_
 
 def test_waiting_is_told_in_seconds_or_as_useless():
     daily = limit(quota=quota(amount=10))
-    assert budgets.retry_after(daily, 3, available=0, now=86_000.0) == 400.0
-    assert budgets.retry_after(daily, 11, available=0, now=0.0) is None
+    assert budgets.retry_after(daily, 3, 0, 86_000.0) == 400.0
+    assert budgets.retry_after(daily, 11, 0, 0.0) is None
     paced = limit(rate=budgets.Rate(per_second=2 * CALL, burst=CALL))
-    assert budgets.retry_after(paced, CALL, available=0, now=0.0) == 0.5
-    assert budgets.retry_after(paced, CALL, available=CALL, now=0.0) == 0.0
-    assert budgets.retry_after(paced, 2 * CALL, available=0, now=0.0) is None
+    assert budgets.retry_after(paced, CALL, 0, 0.0) == 0.5
+    assert budgets.retry_after(paced, CALL, CALL, 0.0) == 0.0
+    assert budgets.retry_after(paced, 2 * CALL, 0, 0.0) is None
     stopped = limit(rate=budgets.Rate(per_second=0, burst=CALL))
-    assert budgets.retry_after(stopped, CALL, available=0, now=0.0) is None
+    assert budgets.retry_after(stopped, CALL, 0, 0.0) is None
 
 
 @given(st.integers(0, CALL), st.integers(1, CALL), st.floats(0, 1e9))
 def test_after_the_told_wait_a_rate_has_what_was_asked(level, per_second, now):
     rate = budgets.Rate(per_second=per_second, burst=CALL)
-    wait = budgets.retry_after(limit(rate=rate), CALL, available=level, now=now)
+    wait = budgets.retry_after(limit(rate=rate), CALL, level, now)
     assume(wait is not None)
     bucket = budgets.Bucket(level * budgets.MICRO, round(now * budgets.MICRO))
     assert bucket.refilled(rate, now + wait + 1e-5).available >= CALL - per_second // 50_000 - 1

@@ -12,7 +12,7 @@ import dataclasses
 import datetime as dt
 import enum
 import zoneinfo
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -262,6 +262,15 @@ class Share(msgspec.Struct, frozen=True):
     beyond: int = 0
 
 
+class Charge(NamedTuple):
+    """`amount` micro-units of one quota's pool in the period [start, end), as the journal keeps it."""
+
+    pool: str
+    start: int
+    end: int
+    amount: int
+
+
 class Account(msgspec.Struct, frozen=True):
     """One quota's pool in one calendar period [start, end), epoch seconds."""
 
@@ -358,7 +367,7 @@ def full_bucket(rate: Rate, now: float) -> Bucket:
     return Bucket(rate.burst * MICRO, round(now * MICRO))
 
 
-def retry_after(limit: Limit, amount: int, *, available: int, now: float) -> float | None:
+def retry_after(limit: Limit, amount: int, available: int, now: float) -> float | None:
     """Seconds from `now` until `amount` micro-units of `limit` can be had; None when waiting never helps.
 
     For a quota that is the end of the period; for a rate the time its bucket needs to refill from `available`.

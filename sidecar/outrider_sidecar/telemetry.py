@@ -7,15 +7,16 @@ names nobody vouched for (an unknown tool, a session id) are never a label.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
+import itertools
 import json
 import logging
 import sys
-from collections.abc import Iterable
-from typing import TextIO
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, TextIO
 
 import prometheus_client
-from prometheus_client import core
+from prometheus_client import core, registry
 
 SERIES_MAX = 5_000
 """Label combinations per metric; what comes after is counted under `other`."""
@@ -23,6 +24,16 @@ SERIES_MAX = 5_000
 # Seconds; the boundaries of the OpenTelemetry convention for MCP operation durations.
 _DURATION_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
+
+
+class Pool(NamedTuple):
+    """One budget counter at the scrape, in calls or currency; `ends_at` in epoch seconds."""
+
+    id: str
+    spent: float
+    reserved: float
+    limit: float | None
+    ends_at: float
 
 
 class _Family:
@@ -37,7 +48,7 @@ class _Family:
         if child is None:
             if len(self._children) >= SERIES_MAX:
                 labels = ("other",) * len(labels)
-            child = self._children[labels] = self._metric.labels(*labels)
+            child = self._children[labels] = self._metric.labels(*labels) if labels else self._metric
         return child
 
 
@@ -62,13 +73,18 @@ class Telemetry:
             "mcp_method_name", "server", "error_type",
         )  # fmt: skip
         self._overhead = self._histogram(
-            "outrider_proxy_overhead_seconds", "Time of a call that was ours, not the server's.", _OVERHEAD_BUCKETS
+            "outrider_proxy_overhead_seconds",
+            "Time of a call that was ours, not the server's.",
+            _OVERHEAD_BUCKETS,
         )
         self._limited = self._counter(
             "outrider_rate_limit_requests", "Calls counted by rate limits.", "budget", "decision"
         )
         self._cost = self._counter(
-            "outrider_tool_cost", "Cost of calls, in the installation's currency.", "server", "gen_ai_tool_name"
+            "outrider_tool_cost",
+            "Cost of calls, in the installation's currency.",
+            "server",
+            "gen_ai_tool_name",
         )
         self._config = prometheus_client.Gauge(
             "outrider_sidecar_config_info", "The snapshot in force.", ["version"], registry=self.registry
@@ -78,14 +94,18 @@ class Telemetry:
             "outrider_streams", "Answers to agents that are open as streams.", registry=self.registry
         )
         self.drift = self._counter(
-            "outrider_dropped_tools", "Tools a server listed that cannot be used (name, duplicate, too many).", "server"
+            "outrider_dropped_tools",
+            "Tools a server listed that cannot be used (name, duplicate, too many).",
+            "server",
         )
 
     def _counter(self, name: str, text: str, *labels: str) -> _Family:
         return _Family(prometheus_client.Counter(name, text, labels, registry=self.registry))
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> _Family:
-        return _Family(prometheus_client.Histogram(name, text, labels, buckets=buckets, registry=self.registry))
+        return _Family(
+            prometheus_client.Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+        )
 
     def decided(self, policy: str, rule: str, decision: str, reason: str) -> None:
         self._decisions.of(policy, rule, decision, reason).inc()  # type: ignore[union-attr]
@@ -112,7 +132,7 @@ class Telemetry:
         self._config.labels(version).set(1)
         self._version = version
 
-    def add(self, collector: core.Collector) -> None:
+    def add(self, collector: registry.Collector) -> None:
         """Figures that are read at the scrape: the ledger's and the journal's."""
         self.registry.register(collector)
 
@@ -124,7 +144,7 @@ class _Line(logging.Formatter):
     """One JSON object per line, whatever is in the message (R31)."""
 
     def format(self, record: logging.LogRecord) -> str:
-        when = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
+        when = dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds")
         line = {"time": when, "level": record.levelname.lower(), "message": record.getMessage()}
         line.update(getattr(record, "fields", {}))
         if record.exc_info and record.exc_info[0] is not None:
@@ -149,14 +169,43 @@ def logs(level: str, stream: TextIO = sys.stderr) -> logging.Logger:
     return ours
 
 
-class Standing(core.Collector):
-    """Budgets at the scrape: what is spent, what is held and what the limit is, per counter."""
+class Gauges(registry.Collector):
+    """Figures read at the scrape from those who keep them: the ledger's budgets and the journal's counts.
 
-    def __init__(self, rows: object) -> None:
-        self._rows = rows
+    `pools` gives (pool id, spent, reserved, limit or None, period end) in units and epoch seconds.
+    """
+
+    def __init__(
+        self, pools: Callable[[], Iterable[Pool]], journal: Callable[[], Mapping[str, float]]
+    ) -> None:
+        self._pools = pools
+        self._journal = journal
 
     def collect(self) -> Iterable[core.Metric]:
         spent = core.GaugeMetricFamily("outrider_budget_spent", "Spent in this period.", labels=["pool"])
+        leased = core.GaugeMetricFamily(
+            "outrider_budget_leased", "Reserved by calls under way.", labels=["pool"]
+        )
         limit = core.GaugeMetricFamily("outrider_budget_limit", "The limit of this period.", labels=["pool"])
-        yield spent
-        yield limit
+        end = core.GaugeMetricFamily(
+            "outrider_budget_period_end_timestamp_seconds", "When the period ends.", labels=["pool"]
+        )
+        for pool in itertools.islice(self._pools(), SERIES_MAX):
+            spent.add_metric([pool.id], pool.spent)
+            leased.add_metric([pool.id], pool.reserved)
+            end.add_metric([pool.id], pool.ends_at)
+            if pool.limit is not None:
+                limit.add_metric([pool.id], pool.limit)
+        yield from (spent, leased, limit, end)
+        texts = {
+            "outrider_audit_records": "Records written to the journal.",
+            "outrider_audit_dropped": "Records that could not be written; their calls were refused.",
+        }
+        counts = self._journal()
+        for name, text in texts.items():
+            yield core.CounterMetricFamily(name, text, value=counts[name])
+        yield core.GaugeMetricFamily(
+            "outrider_audit_buffer_records",
+            "Records written and not synced yet.",
+            value=counts["outrider_audit_buffer_records"],
+        )

@@ -35,7 +35,9 @@ def load(files: Mapping[str, bytes], *, folder: str = "") -> resources.World:
         loading.file(file, files[file])
     if loading.problems:
         # A flaw of the YAML and what the model says about its consequence are one problem: the first is the cause.
-        once = {(problem.file, problem.line, problem.field): problem for problem in reversed(loading.problems)}
+        once = {
+            (problem.file, problem.line, problem.field): problem for problem in reversed(loading.problems)
+        }
         raise ManifestError(tuple(once[place] for place in sorted(once)))
     return loading.world()
 

@@ -39,7 +39,12 @@ def dotted(path: tuple[str | int, ...]) -> str:
 def problems(file: str, document: tree.Node, kind: str, error: pydantic.ValidationError) -> list[Problem]:
     """Every objection of `error` about `document`, each on its line."""
     found = []
-    for detail in error.errors(include_url=False, include_input=False):
+    details = error.errors(include_url=False, include_input=False)
+    paths = [detail["loc"] for detail in details]
+    for detail in details:
+        path = detail["loc"]
+        if detail["type"] == "too_short" and any(p[: len(path)] == path and p != path for p in paths):
+            continue  # Its entries were there, but none was sound: they have problems of their own.
         field, message, allowed = _phrase(kind, detail)
         path = (
             detail["loc"] if detail["type"] != "outrider" else detail["loc"] + _steps(detail["ctx"]["field"])

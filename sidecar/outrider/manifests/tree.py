@@ -134,7 +134,7 @@ class _Builder:
 
     def _scalar(self, event: Any, line: int) -> None:
         value: Any = event.value
-        if event.style is None:
+        if event.implicit[0]:
             value = _resolved(event.value)
             if isinstance(value, float) and value in (float("inf"), float("-inf")):
                 self._flaw(line, "is too large a number")

@@ -115,9 +115,11 @@ def _structural(node: dict[str, Any], *, in_list: bool) -> dict[str, Any]:
         kept = {
             name: child
             for name, child in node["properties"].items()
-            if not child.get("x-outrider-files-only", "x-outrider-crd-required")
+            if not child.get("x-outrider-files-only")
         }
         made["properties"] = {name: _structural(child, in_list=in_list) for name, child in kept.items()}
+        if not in_list:
+            _default_parents(made["properties"], kept, set(node.get("required", ())))
         required = [name for name in node.get("required", ()) if name in kept]
         required += node.get("x-outrider-crd-required", [])
         if required:
@@ -131,3 +133,15 @@ def _structural(node: dict[str, Any], *, in_list: bool) -> dict[str, Any]:
     if default is not None and not in_list and default != []:
         made["default"] = default
     return made
+
+
+def _default_parents(made: dict[str, Any], given: dict[str, Any], required: set[str]) -> None:
+    """An absent object whose fields have defaults defaults to {}: the API server fills in nothing below what is absent."""
+    for name, child in given.items():
+        if (
+            name not in required
+            and child.get("type") == "object"
+            and "properties" in child
+            and "default" not in child
+        ):
+            made[name]["default"] = {}

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`outrider-operator`: wires a source of resources to the streams of proxies.
+
+Called from the command line and by `outrider dev`. Logs one JSON object per line on stderr. Refuses to start when it could
+not keep what must survive a restart; once started, nothing in the files can stop it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import fcntl
+import io
+import json
+import logging
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from outrider import compile as compiler
+from outrider import manifests
+from outrider_operator import publishing, reviewer, settings, sources, streaming
+
+log = logging.getLogger("outrider.operator")
+
+_PROBLEMS_LOGGED_MAX = 20
+_DRAIN_SECONDS_MAX = 3.0
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per record; `extra={"fields": {...}}` adds to it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        line: dict[str, Any] = {
+            "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info and record.exc_info[0] is not None:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs until SIGTERM or SIGINT; 0 then, 1 when it cannot start, 2 for a command line that is wrong."""
+    flags = settings.parse(arguments)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    try:
+        lock = _state(flags.state)
+        reviewer.ensure(flags.token_file)
+        counter = publishing.Counter(flags.state / "position.json")
+        with lock:
+            asyncio.run(_run(flags, publishing.Publisher(counter)))
+    except (publishing.StateError, reviewer.TokenFileError, OSError) as error:
+        log.error("cannot start", extra={"fields": {"why": str(error)}})  # noqa: TRY400 - a sentence, not a traceback
+        return 1
+    return 0
+
+
+def _state(folder: pathlib.Path) -> io.TextIOWrapper:
+    """The state folder, made if absent, locked for us: two operators would count in one counter."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = (folder / "operator.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        text = f"another outrider-operator uses {folder}; stop it, or choose another --state"
+        raise publishing.StateError(text) from None
+    return lock
+
+
+async def _run(flags: settings.Flags, publisher: publishing.Publisher) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    app = streaming.application(publisher, reviewer.FileReviewer(flags.token_file))
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_DRAIN_SECONDS_MAX)
+    await runner.setup()
+    first = asyncio.Event()
+    following = asyncio.create_task(_follow(flags, publisher, first))
+    following.add_done_callback(lambda _: stop.set())
+    try:
+        # What the files say is known before anybody can ask, unless they take long.
+        await asyncio.wait(
+            [asyncio.ensure_future(first.wait()), following], timeout=5, return_when="FIRST_COMPLETED"
+        )
+        site = web.TCPSite(runner, "127.0.0.1", flags.port)
+        await site.start()
+        _announce(flags, runner.addresses[0][1])
+        await stop.wait()
+        log.info("stopping")
+        publisher.drain()
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await runner.cleanup()
+    if not following.cancelled() and (error := following.exception()):
+        raise error
+
+
+def _announce(flags: settings.Flags, port: int) -> None:
+    address = {"port": port, "url": f"http://127.0.0.1:{port}"}
+    if flags.address_file is not None:
+        publishing.write_atomically(flags.address_file, json.dumps(address).encode() + b"\n")
+    log.info("listening", extra={"fields": {**address, "files": str(flags.files), "pid": os.getpid()}})
+
+
+async def _follow(flags: settings.Flags, publisher: publishing.Publisher, first: asyncio.Event) -> None:
+    """Publishes every sound reading; a broken one is reported and changes nothing."""
+    async for reading in sources.Folder(flags.files).readings():
+        publisher.report(reading.problems)
+        if reading.world is None:
+            _complain(reading.problems, in_force=publisher.offer)
+        else:
+            await _publish(flags, publisher, reading)
+        first.set()
+
+
+async def _publish(flags: settings.Flags, publisher: publishing.Publisher, reading: sources.Reading) -> None:
+    world = reading.world
+    assert world is not None
+    who = world.settings.workload
+    assert who is not None, "the file source refuses settings without a workload"
+
+    def compiled() -> Any:
+        made = compiler.snapshot(
+            world,
+            who.namespace,
+            who.service_account,
+            epoch=publisher.epoch,
+            loopback=True,
+            bridges=flags.bridges,
+        )
+        return made, compiler.check(world, bridges=flags.bridges)
+
+    made, found = await asyncio.to_thread(compiled)
+    try:
+        fresh = publisher.publish(made, found)
+    except publishing.StateError as error:
+        publisher.report((manifests.Problem("", 0, "", str(error)),))
+        log.error("not published", extra={"fields": {"why": str(error)}})  # noqa: TRY400 - a sentence, not a traceback
+        return
+    offer = publisher.offer
+    assert offer is not None
+    fields = {"version": offer.version, "position": dict(offer.position), "findings": len(found)}
+    log.info("published" if fresh else "unchanged", extra={"fields": fields})
+
+
+def _complain(problems: tuple[manifests.Problem, ...], *, in_force: publishing.Offer | None) -> None:
+    """One line per change, with the first problem's place where a reader of logs looks for it."""
+    kept = (
+        "the last good configuration stays in force"
+        if in_force
+        else "nothing is in force yet: all calls are refused"
+    )
+    shown = [
+        {"file": p.file, "line": p.line, "field": p.field, "message": p.message}
+        for p in problems[:_PROBLEMS_LOGGED_MAX]
+    ]
+    fields = {**shown[0], "why": shown[0]["message"], "problems": shown, "count": len(problems)}
+    fields["message"] = f"files refused; {kept}"
+    log.error("files refused", extra={"fields": fields})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""resources -> the snapshot of one workload, and the findings about them all. Pure and total.
+
+Called by the operator, by offline commands and by `can-i`: what they say is what is enforced. Refuses to put into a
+snapshot what its workload could never use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from outrider import findings, identity, names, resources
+from outrider import snapshot as snapshots
+from outrider.compile import checks, scope, views
+
+
+def workload(world: resources.World, namespace: str, service_account: str) -> identity.Workload:
+    """A ServiceAccount with the teams that the settings give it."""
+    return scope.case(world, namespace, service_account).workload
+
+
+def snapshot(  # noqa: PLR0913 - three facts of the installation, each with its one place and default
+    world: resources.World,
+    workload_namespace: str,
+    service_account: str,
+    *,
+    epoch: int = 1,
+    loopback: bool = False,
+    bridges: Mapping[names.ServerId, str] | None = None,
+) -> snapshots.Snapshot:
+    """What the proxy of one ServiceAccount enforces.
+
+    `loopback`: servers of this machine may be dialled (a laptop). `bridges`: the URL of the bridge of each server that is a
+    command; a command without one is left out. A server is in it only if an Allow rule of its own namespace or of the
+    platform applies to the workload, in whichever mode.
+    """
+    case = scope.case(world, workload_namespace, service_account)
+    found = []
+    for placed in world.servers:
+        made = placed.resource
+        url = made.spec.endpoint.url or (bridges or {}).get(made.id)
+        view = views.view(case, made, url=url) if url is not None else None
+        if view is not None:
+            found.append(view)
+    allow = tuple(
+        snapshots.NetworkAllow(suffix=entry.suffix, cidr=entry.cidr) for entry in world.settings.network.allow
+    )
+    return snapshots.Snapshot(
+        epoch=epoch,
+        workload=case.workload,
+        servers=tuple(sorted(found, key=lambda view: view.id)),
+        network=snapshots.Network(loopback=loopback, allow=allow),
+        currency=world.settings.currency,
+    )
+
+
+def check(
+    world: resources.World,
+    definitions: Mapping[names.ServerId, tuple[str, ...]] | None = None,
+    *,
+    bridges: Mapping[names.ServerId, str] | None = None,
+) -> tuple[findings.Finding, ...]:
+    """Everything across objects that is not as it seems, in a fixed order.
+
+    `definitions` are the names of the tools that each server lists; of servers that are not in it no tool is unknown.
+    """
+    return checks.findings_of(world, definitions or {}, bridges or {})

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose policy says what: targets to keys, selectors to workloads, and who a selector could ever be about.
+
+Called by views and checks. Refuses to guess: a target that does not say whom it governs governs nobody.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+from outrider import identity, names, resources, rules
+from outrider.resources import fields, settings
+
+Place = tuple[str, str | None]
+"""A set of workloads: a namespace and one ServiceAccount of it, None for all; ("", None) is everybody."""
+
+Governing = TypeVar("Governing", resources.MCPToolPolicy, resources.MCPBudget)
+
+EVERYBODY: Place = ("", None)
+
+
+class Index(Generic[Governing]):
+    """Which objects may mean a server, found without reading those that mean others."""
+
+    __slots__ = ("_by_target", "_objects")
+
+    def __init__(self, objects: tuple[resources.Placed[Governing], ...]) -> None:
+        self._objects: tuple[Governing, ...] = tuple(placed.resource for placed in objects)
+        self._by_target: dict[tuple[str, str], list[int]] = {}
+        for position, made in enumerate(self._objects):
+            own = made.metadata.namespace
+            for target in {(target.namespace or own, target.name) for target in made.spec.target_refs}:
+                self._by_target.setdefault(target, []).append(position)
+
+    def about(self, server: names.ServerId) -> tuple[Governing, ...]:
+        """In the objects' order, each once; whether one really governs the server is for `Case.key` to say."""
+        keys = ((server.namespace, server.name), (server.namespace, "*"), ("*", "*"))
+        positions = {position for key in keys for position in self._by_target.get(key, ())}
+        return tuple(self._objects[position] for position in sorted(positions))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Case:
+    """The objects and settings that decide whose policy says what, and the workload it is decided for."""
+
+    settings: resources.Settings
+    workload: identity.Workload
+    policies: Index[resources.MCPToolPolicy]
+    budgets: Index[resources.MCPBudget]
+
+    @property
+    def platform(self) -> str:
+        return self.settings.platform_namespace
+
+    def key(self, own: str, target: fields.TargetRef, server: names.ServerId) -> rules.Key | None:
+        """The key with which an object of namespace `own` speaks about `server` to this workload; None: not at all."""
+        if not covers(own, target, server, platform=self.platform):
+            return None
+        if own == self.platform:
+            return rules.Key.PLATFORM
+        if target.namespace in (None, own):
+            return rules.Key.PROVIDER
+        return rules.Key.CONSUMER if self.workload.namespace == own else None
+
+    def keys(
+        self, own: str, targets: Iterable[fields.TargetRef], server: names.ServerId
+    ) -> tuple[rules.Key, ...]:
+        """Every key with which an object with these targets speaks about `server`, each once, in a fixed order."""
+        found = {self.key(own, target, server) for target in targets}
+        return tuple(key for key in rules.Key if key in found)
+
+    def selects(self, own: str, selectors: tuple[fields.Selector, ...] | None) -> bool:
+        """True when any entry matches the workload; no entries at all select everyone."""
+        return selectors is None or any(self._entry(own, selector) for selector in selectors)
+
+    def _entry(self, own: str, selector: fields.Selector) -> bool:
+        who = self.workload
+        if selector.anyone:
+            return True
+        if selector.namespaces is not None and who.namespace not in selector.namespaces:
+            return False
+        if selector.service_accounts is not None and (who.namespace, who.service_account) not in {
+            account(own, text) for text in selector.service_accounts
+        }:
+            return False
+        return selector.teams is None or not set(selector.teams).isdisjoint(who.teams)
+
+
+def covers(own: str, target: fields.TargetRef, server: names.ServerId, *, platform: str) -> bool:
+    """True when `target` of an object in namespace `own` means `server`. One of the platform must name a namespace."""
+    if target.namespace is None and own == platform:
+        return False
+    namespace = target.namespace or own
+    return namespace in ("*", server.namespace) and target.name in ("*", server.name)
+
+
+def account(own: str, text: str) -> tuple[str, str]:
+    """(namespace, name) of `name`, which is in `own`, or of `namespace/name`."""
+    namespace, slash, name = text.partition("/")
+    return (namespace, name) if slash else (own, namespace)
+
+
+def teams(given: resources.Settings, namespace: str, service_account: str) -> tuple[str, ...]:
+    """The teams the settings give a workload, sorted."""
+    full = f"{namespace}/{service_account}"
+    return tuple(
+        sorted(t.name for t in given.teams if namespace in t.namespaces or full in t.service_accounts)
+    )
+
+
+def members(team: settings.TeamMembers) -> frozenset[Place]:
+    """Who is in a team."""
+    spaces: set[Place] = {(namespace, None) for namespace in team.namespaces}
+    return frozenset(spaces | {account("", text) for text in team.service_accounts})
+
+
+def reachable(own: str, selector: fields.Selector, given: resources.Settings) -> frozenset[Place]:
+    """Every workload that `selector` could match; empty when its conditions exclude one another."""
+    found: frozenset[Place] = frozenset({EVERYBODY})
+    if selector.namespaces is not None:
+        found = meet(found, {(namespace, None) for namespace in selector.namespaces})
+    if selector.service_accounts is not None:
+        found = meet(found, {account(own, text) for text in selector.service_accounts})
+    if selector.teams is not None:
+        named = [team for team in given.teams if team.name in selector.teams]
+        found = meet(found, {place for team in named for place in members(team)})
+    return found
+
+
+def meet(left: Iterable[Place], right: Iterable[Place]) -> frozenset[Place]:
+    """The workloads in both."""
+    others = tuple(right)
+    return frozenset(both for one in left for other in others if (both := _overlap(one, other)) is not None)
+
+
+def _overlap(one: Place, other: Place) -> Place | None:
+    if EVERYBODY in (one, other):
+        return other if one == EVERYBODY else one
+    if one[0] != other[0] or (one[1] is not None and other[1] is not None and one[1] != other[1]):
+        return None
+    return one if one[1] is not None else other
+
+
+def case(world: resources.World, namespace: str, service_account: str) -> Case:
+    """The case of one ServiceAccount, with the teams that the settings give it."""
+    found = teams(world.settings, namespace, service_account)
+    return Case(
+        settings=world.settings,
+        workload=identity.Workload(namespace=namespace, service_account=service_account, teams=found),
+        policies=Index(world.policies),
+        budgets=Index(world.budgets),
+    )

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The config stream's messages and the one strict way to read a snapshot: bytes <-> values.
+
+Called by both ends of the stream. One message is one line of JSON. Refuses unknown fields and types, always by WireError with
+the path of what it could not accept: what is not understood is never ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from outrider import snapshot
+
+LINE_END = b"\n"
+
+_Position = dict[
+    Annotated[str, msgspec.Meta(min_length=1, max_length=64)],
+    Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)],
+]
+_Version = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+_Short = Annotated[str, msgspec.Meta(max_length=4096)]
+
+
+class WireError(Exception):
+    """What was read is not what was agreed. `path` is a JSON path such as `$.servers[0].url`, '' for the whole."""
+
+    def __init__(self, path: str, text: str) -> None:
+        super().__init__(f"{path}: {text}" if path else text)
+        self.path = path
+        self.text = text
+
+
+class Message(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag=str.lower
+):
+    """One line; `type` says which."""
+
+
+class Hello(Message, frozen=True, kw_only=True):
+    """The operator's first line: the epoch of its positions and the schema it will send."""
+
+    epoch: int
+    schema: int
+
+
+class SnapshotOffer(Message, frozen=True, kw_only=True, tag="snapshot"):
+    """A configuration: `version` is the digest of `content`, the snapshot's canonical bytes."""
+
+    version: _Version
+    position: _Position
+    content: msgspec.Raw
+
+
+class Unchanged(Message, frozen=True, kw_only=True):
+    """What the sidecar holds is current; `position` is what it stands for now."""
+
+    version: _Version
+    position: _Position
+
+
+class Ping(Message, frozen=True, kw_only=True):
+    """Nothing has happened; the stream is alive."""
+
+
+class GoAway(Message, frozen=True, kw_only=True):
+    """The stream ends here; dial again."""
+
+    reason: _Short = ""
+
+
+class Behind(Message, frozen=True, kw_only=True):
+    """The replica knows less than the sidecar holds; keep it and dial another."""
+
+
+class Ack(Message, frozen=True, kw_only=True):
+    """The sidecar's answer to an offer; when not `ok`, why, and the path in the content that it could not accept."""
+
+    version: _Version
+    position: _Position
+    ok: bool
+    error: _Short = ""
+    path: _Short = ""
+
+
+AnyMessage = Hello | SnapshotOffer | Unchanged | Ping | GoAway | Behind | Ack
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+_message_decoder: msgspec.json.Decoder[AnyMessage] = msgspec.json.Decoder(AnyMessage)
+_snapshot_decoder = msgspec.json.Decoder(snapshot.Snapshot)
+
+_Decoded = TypeVar("_Decoded")
+
+
+def raw(content: bytes) -> msgspec.Raw:
+    """Bytes that are JSON already, to be carried as they are."""
+    return msgspec.Raw(content)
+
+
+def encode(message: AnyMessage) -> bytes:
+    """One line with its end. An offer's content passes byte for byte: its digest is its version."""
+    return _encoder.encode(message) + LINE_END
+
+
+def decode(line: bytes) -> AnyMessage:
+    """The message of one line, with or without its end. An offer's content must have its version as digest.
+
+    Raises WireError.
+    """
+    message = _decoded(_message_decoder, line)
+    if isinstance(message, SnapshotOffer) and snapshot.digest(bytes(message.content)) != message.version:
+        raise WireError("$.version", "the version is not the digest of the content")
+    return message
+
+
+def decode_snapshot(content: bytes) -> snapshot.Snapshot:
+    """The snapshot of an offer's content. Raises WireError with the path of what does not fit."""
+    made = _decoded(_snapshot_decoder, content)
+    if made.schema != snapshot.SCHEMA:
+        raise WireError("$.schema", f"schema {made.schema} is not the {snapshot.SCHEMA} that is read here")
+    for index, view in enumerate(made.servers):
+        for position, limit in enumerate(view.limits):
+            if (limit.quota is None) == (limit.rate is None):
+                raise WireError(
+                    f"$.servers[{index}].limits[{position}]", "needs exactly one of quota and rate"
+                )
+    return made
+
+
+def _decoded(decoder: msgspec.json.Decoder[_Decoded], data: bytes) -> _Decoded:
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as error:
+        text, marker, path = str(error).rpartition(" - at `")
+        raise WireError(path.rstrip("`") if marker else "", text if marker else str(error)) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise WireError("", f"not JSON: {error}") from None

@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The door: HTTP from agents, as calls of a `Pipeline`; an adapter of aiohttp's connection handler.
+
+Called by main. It frames, bounds and times requests and answers (R3, R11, R12, R13) and knows nothing of MCP. It
+refuses ambiguous framing, compressed bodies and upgrades, never inflates, never cancels the pipeline, and never shows a
+client (or the log) a traceback or what the client sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import cast
+
+import aiohttp
+from aiohttp import web
+
+from outrider_sidecar import exchange, replies
+
+_LOG = logging.getLogger("outrider")
+
+_FRAMING_NAMES = frozenset(
+    (b"content-length", b"transfer-encoding", b"upgrade", b"expect", b"content-encoding")
+)
+_LINGER_SECONDS = 2.0
+_READ_BYTES = 65_536
+_LINE_BYTES_MAX = 16_384
+_HEADERS_MAX = 100
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DoorLimits:
+    """Bytes and seconds. `bodies_bytes` bounds all request bodies held at once; `write_seconds` how long a client may
+    leave an answer unread.
+    """
+
+    body_bytes: int = 4_194_304
+    bodies_bytes: int = 67_108_864
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    idle_seconds: float = 75.0
+    write_seconds: float = 60.0
+    high_water_bytes: int = 65_536
+    connections: int = 1_000
+
+
+class _Answered:
+    """What aiohttp gets in place of a response object: everything has been written."""
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        self.keep_alive = keep_alive
+
+    async def prepare(self, _request: web.BaseRequest) -> None:
+        return None
+
+    async def write_eof(self) -> None:
+        return None
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's connection handler with the clocks it lacks."""
+
+    def __init__(self, door: Door, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(
+            server,
+            loop=loop,
+            keepalive_timeout=door.limits.idle_seconds,
+            access_log=None,  # type: ignore[arg-type]  # None turns it off; the annotation does not say so
+            auto_decompress=False,
+            lingering_time=_LINGER_SECONDS,
+            read_bufsize=_READ_BYTES,
+            max_line_size=_LINE_BYTES_MAX,
+            max_field_size=_LINE_BYTES_MAX,
+            max_headers=_HEADERS_MAX,
+        )
+        self.door = door
+        self.loop = loop
+        self.wire: asyncio.Transport | None = None
+        self.peer = ""
+        self.reply: replies.Answer | None = None
+        self.head_since: float | None = None
+        self.held_bytes = 0
+        self._blocked_since = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.wire = cast("asyncio.Transport", transport)
+        self._blocked_since = self.head_since = self.loop.time()
+        if not self.door.enter(self):
+            self.wire.write(replies.whole(503, "too many connections"))
+            self._force_close = True
+            self.wire.close()
+            return
+        self.wire.set_write_buffer_limits(high=self.door.limits.high_water_bytes)
+        peername = transport.get_extra_info("peername")
+        self.peer = str(peername[0]) if isinstance(peername, tuple) else ""
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.wire = None
+        super().connection_lost(exc)
+        self.door.leave(self)
+        if self.reply is not None:
+            self.reply.lost()
+
+    def data_received(self, data: bytes) -> None:
+        if data and self.reply is None and self.head_since is None:
+            self.head_since = self.loop.time()
+        super().data_received(data)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._blocked_since = self.loop.time()
+        if self.reply is not None:
+            self.reply.room()
+
+    @property
+    def draining(self) -> bool:
+        return self.door.draining
+
+    def send(self, data: bytes) -> None:
+        """Writes to the client unless it has gone."""
+        if self.wire is not None and not self.wire.is_closing():
+            if not self.wire.get_write_buffer_size():
+                self._blocked_since = self.loop.time()
+            self.wire.write(data)
+
+    def abort(self) -> None:
+        if self.wire is not None:
+            self.wire.abort()
+
+    def sweep(self, now: float) -> None:
+        """Closes what is too slow: heads not complete in time, answers not read in time (R12)."""
+        if self.wire is None:
+            return
+        if not self.wire.get_write_buffer_size():
+            self._blocked_since = now
+        elif now - self._blocked_since > self.door.limits.write_seconds:
+            self.abort()
+        if self.head_since is not None and now - self.head_since > self.door.limits.head_seconds:
+            self.head_since = None
+            self.send(replies.whole(408, "the request's head was not complete in time"))
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 -- aiohttp's signature
+        status: int = 500,
+        exc: BaseException | None = None,  # noqa: ARG002 -- not logged: it quotes what the client sent
+        message: str | None = None,  # noqa: ARG002 -- not told: it quotes what the client sent
+    ) -> web.StreamResponse:
+        """The parser refused the bytes; its own answer would repeat them."""
+        self.head_since = None
+        self.send(replies.whole(status, "malformed HTTP request" if status < 500 else "internal error"))
+        return cast("web.StreamResponse", _Answered(keep_alive=False))
+
+    def log_exception(self, *_args: object, **_kw: object) -> None:
+        """The message and the traceback could quote a request."""
+        _LOG.error("a connection of the door failed inside the HTTP library and was closed")
+
+
+class Door:
+    """An open door: `port` is what it listens on. Made by `serve`, closed once."""
+
+    def __init__(self, pipeline: exchange.Pipeline, limits: DoorLimits) -> None:
+        self.limits = limits
+        self.draining = False
+        self.port = 0
+        self._pipeline = pipeline
+        self._loop = asyncio.get_running_loop()
+        self._server = web.Server(self._handle)
+        self._connections: set[_Connection] = set()
+        self._active = 0
+        self._held_bytes = 0
+        self._changed = asyncio.Event()
+        slowest = min(limits.head_seconds, limits.write_seconds)
+        self._sweep_seconds = min(1.0, max(0.02, slowest / 4))
+        self._sweeper = self._loop.call_later(self._sweep_seconds, self._sweep)
+
+    async def listen(self, host: str, port: int) -> None:
+        """Raises OSError when the address cannot be bound."""
+        self._listener = await self._loop.create_server(
+            lambda: _Connection(self, self._server, self._loop), host, port, backlog=1024
+        )
+        self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def close(self, drain_seconds: float) -> None:
+        """Stops accepting, lets answers under way end for at most `drain_seconds`, then cuts what is left."""
+        self.draining = True
+        self._listener.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(drain_seconds):
+                for _ in range(3):  # a request parsed in this very turn gets its handler first
+                    await asyncio.sleep(0)
+                for connection in tuple(self._connections):
+                    if connection.reply is None:
+                        connection.force_close()
+                await self._until(lambda: self._active == 0)
+                for connection in tuple(self._connections):
+                    connection.force_close()
+                await self._until(lambda: not self._connections)
+        self._sweeper.cancel()
+        for connection in tuple(self._connections):
+            connection.abort()
+        await self._server.shutdown(1.0)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+    def enter(self, connection: _Connection) -> bool:
+        """False when there are too many connections."""
+        if len(self._connections) >= self.limits.connections:
+            return False
+        self._connections.add(connection)
+        return True
+
+    def leave(self, connection: _Connection) -> None:
+        self._connections.discard(connection)
+        self._changed.set()
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        for connection in tuple(self._connections):
+            connection.sweep(now)
+        self._sweeper = self._loop.call_later(self._sweep_seconds, self._sweep)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = cast("_Connection", request.protocol)
+        connection.head_since = None
+        headers = tuple((name.lower(), value) for name, value in request.raw_headers)
+        reply = connection.reply = replies.Answer(
+            connection,
+            http10=request.version < aiohttp.HttpVersion11,
+            bodyless=request.method == "HEAD",
+            unread=lambda: not request.content.is_eof(),
+            closing=_wants_close(request, headers),
+        )
+        if connection.wire is None:
+            reply.lost()
+        self._active += 1
+        try:
+            await self._answer(request, headers, reply)
+        except Exception as error:  # noqa: BLE001 -- a bug of the pipeline ends its request, never the door
+            replies.log_bug(error)
+            if not reply.started:
+                replies.say(reply, 500, "internal error")
+            elif not reply.ended:
+                reply.abort()
+        finally:
+            connection.reply = None
+            self._active -= 1
+            self._held_bytes -= connection.held_bytes
+            connection.held_bytes = 0
+            self._changed.set()
+        return cast("web.StreamResponse", _Answered(keep_alive=not (reply.closing or reply.gone)))
+
+    async def _answer(
+        self, request: web.BaseRequest, headers: exchange.Headers, reply: replies.Answer
+    ) -> None:
+        connection, received = cast("_Connection", request.protocol), self._loop.time()
+        refused = _refuse_framing(headers)
+        if refused is not None:
+            replies.say(reply, *refused)
+            return
+        target = request.raw_path.encode("utf-8", "surrogateescape")
+        if self._pipeline.admit(request.method, target, headers, reply):
+            body = await self._body(request, headers, reply)
+            if body is None:
+                return
+            peer = connection.peer
+            whole = exchange.Request(request.method, target, headers, body, peer, received)
+            going_on = self._pipeline.begin(whole, reply)
+            if going_on is not None:
+                await going_on
+        elif not reply.started:
+            raise RuntimeError("admit refused without an answer")
+        await reply.over()
+
+    async def _body(
+        self, request: web.BaseRequest, headers: exchange.Headers, reply: replies.Answer
+    ) -> bytes | None:
+        """The complete body; None when the request has been refused or the client is gone."""
+        connection, content = cast("_Connection", request.protocol), request.content
+        declared = next((int(value) for name, value in headers if name == b"content-length"), 0)
+        if declared > self.limits.body_bytes:
+            replies.say(reply, 413, f"the request's body is larger than {self.limits.body_bytes} bytes")
+            return None
+        if content.is_eof():
+            body = content.read_nowait()
+            return body if self._hold(connection, reply, len(body)) else None
+        if any(name == b"expect" for name, _ in headers):
+            connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        chunks: list[bytes] = []
+        try:
+            async with asyncio.timeout(self.limits.body_seconds):
+                while chunk := await content.readany():
+                    if not self._hold(connection, reply, len(chunk)):
+                        return None
+                    chunks.append(chunk)
+        except TimeoutError:
+            replies.say(reply, 408, "the request's body was not complete in time")
+            return None
+        except (web.RequestPayloadError, aiohttp.ClientError, aiohttp.http.HttpProcessingError, OSError):
+            if not reply.gone:
+                replies.say(reply, 400, "malformed HTTP request")
+            return None
+        return b"".join(chunks)
+
+    def _hold(self, connection: _Connection, reply: replies.Answer, size: int) -> bool:
+        """Accounts for body bytes in memory; False when they are too many and the request has been refused."""
+        connection.held_bytes += size
+        self._held_bytes += size
+        if connection.held_bytes > self.limits.body_bytes:
+            replies.say(reply, 413, f"the request's body is larger than {self.limits.body_bytes} bytes")
+        elif self._held_bytes > self.limits.bodies_bytes:
+            replies.say(reply, 503, "too many request bodies at once; try again")
+        return not reply.started
+
+
+async def serve(
+    pipeline: exchange.Pipeline, *, host: str, port: int, limits: DoorLimits | None = None
+) -> Door:
+    """Opens the door; port 0 lets the kernel choose. Raises OSError when the address cannot be bound."""
+    door = Door(pipeline, limits or DoorLimits())
+    await door.listen(host, port)
+    return door
+
+
+def _refuse_framing(headers: exchange.Headers) -> tuple[int, str] | None:
+    """What aiohttp's strict parser leaves to us: (status, text) of a request whose body cannot be read safely."""
+    named: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        if name in _FRAMING_NAMES:
+            named.setdefault(name, []).append(value.strip().lower())
+    if not named:
+        return None
+    coding, length = named.get(b"transfer-encoding"), named.get(b"content-length")
+    ambiguous = coding is not None and (coding != [b"chunked"] or length is not None)
+    if ambiguous or (length is not None and (len(length) > 1 or not length[0].isdigit())):
+        return 400, "malformed HTTP request"
+    if any(b"websocket" in value for value in named.get(b"upgrade", ())):
+        return 400, "protocol upgrades are not supported here"
+    if any(value != b"100-continue" for value in named.get(b"expect", ())):
+        return 417, "an expectation that is not supported here"
+    if any(value not in (b"", b"identity") for value in named.get(b"content-encoding", ())):
+        return 415, "send the body without Content-Encoding"
+    return None
+
+
+def _wants_close(request: web.BaseRequest, headers: exchange.Headers) -> bool:
+    # An offered upgrade is ignored, but what such a client sends next is not certain to be HTTP/1.1.
+    return (
+        any(
+            name == b"upgrade" or (name == b"connection" and b"close" in value.lower())
+            for name, value in headers
+        )
+        or request.method == "CONNECT"
+    )

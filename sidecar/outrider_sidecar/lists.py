@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The observed catalogue: what each server offers, drained once per server and kept fresh.
+
+Called by the pipeline (a list, or a Need for definitions) and by main after a snapshot (to warm servers). One request at
+a time per server, whoever asks; what is stale is served while it is fetched again; a server that is down never empties
+anybody else's list (protocol.md rule 8). What an agent sees of it is decided by `decide.listed`, not here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+
+from outrider import catalog, names
+
+log = logging.getLogger("outrider")
+
+TTL_SECONDS = 60.0
+"""How long a list is fresh when its server does not say."""
+
+TTL_SECONDS_MAX = 3600.0
+"""A server may not make us deaf to its changes for longer."""
+
+RETRY_SECONDS = 2.0
+"""A server that could not be listed is not asked again sooner: a dead one must not cost every caller its timeout."""
+
+WARM_AT_ONCE = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Listing:
+    """What a server answered: its definitions and for how long it calls them fresh (seconds), None if it did not say."""
+
+    definitions: catalog.Definitions
+    ttl_seconds: float | None = None
+
+
+class ListingFailed(Exception):
+    """The server could not be listed. The text says why, without secrets."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Entry:
+    due: float
+    running: asyncio.Task[None] | None = None
+    failed: str | None = None
+
+
+class Lists:
+    """`fetch` asks one server (raises ListingFailed); `observed` hands definitions on; `clock` is monotonic seconds."""
+
+    def __init__(
+        self,
+        *,
+        fetch: Callable[[names.ServerId], Awaitable[Listing]],
+        observed: Callable[[names.ServerId, catalog.Definitions], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._fetch = fetch
+        self._observed = observed
+        self._clock = clock
+        self._entries: dict[names.ServerId, _Entry] = {}
+        self._warming = asyncio.Semaphore(WARM_AT_ONCE)
+
+    def keep(self, servers: Iterable[names.ServerId], *, moved: Iterable[names.ServerId] = ()) -> None:
+        """A new snapshot: forget servers that left it, and ask those again that moved."""
+        wanted = set(servers) - set(moved)
+        for server in [each for each in self._entries if each not in wanted]:
+            entry = self._entries.pop(server)
+            if entry.running is not None:
+                entry.running.cancel()
+
+    def touch(self, server: names.ServerId) -> None:
+        """Somebody looks at this server's list: fetch it again in the background when it is stale."""
+        entry = self._entries.get(server)
+        if entry is None or (entry.running is None and self._clock() >= entry.due):
+            self._start(server)
+
+    async def ensure(self, server: names.ServerId) -> str | None:
+        """Waits for the fetch under way, or makes one if none is due later. None, or why there is no list."""
+        self.touch(server)
+        entry = self._entries[server]
+        if entry.running is not None:
+            await asyncio.wait([entry.running])
+        return entry.failed
+
+    async def warm(self, servers: Iterable[names.ServerId]) -> None:
+        """Asks servers for their lists ahead of the first call, a few at a time."""
+
+        async def one(server: names.ServerId) -> None:
+            async with self._warming:
+                await self.ensure(server)
+
+        await asyncio.gather(*(one(server) for server in servers))
+
+    async def close(self) -> None:
+        """Ends every fetch under way."""
+        running = [entry.running for entry in self._entries.values() if entry.running is not None]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def _start(self, server: names.ServerId) -> None:
+        entry = self._entries.setdefault(server, _Entry(due=0.0))
+        entry.running = asyncio.get_running_loop().create_task(
+            self._run(server, entry), name=f"list {server}"
+        )
+
+    async def _run(self, server: names.ServerId, entry: _Entry) -> None:
+        try:
+            listing = await self._fetch(server)
+        except ListingFailed as failure:
+            if entry.failed != str(failure):
+                log.warning(
+                    "server cannot be listed", extra={"fields": {"server": str(server), "why": str(failure)}}
+                )
+            entry.failed = str(failure)
+            entry.due = self._clock() + RETRY_SECONDS
+        else:
+            if listing.definitions.dropped:
+                dropped = ", ".join(listing.definitions.dropped[:10])
+                log.warning(
+                    "tools dropped",
+                    extra={"fields": {"server": str(server), "reason": "UnusableToolName", "tools": dropped}},
+                )
+            entry.failed = None
+            entry.due = self._clock() + min(listing.ttl_seconds or TTL_SECONDS, TTL_SECONDS_MAX)
+            self._observed(server, listing.definitions)
+        finally:
+            entry.running = None

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns decisions into audit records: which facts of a call are written down, at the level its server asks for.
+
+Called by the pipeline just before the journal. It redacts before anything else sees a body and never looks at a
+credential's value: a record has room for its name only (N4).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from outrider import audit, budgets, decision, identity, rules, snapshot
+from outrider_sidecar import ledger
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class About:
+    """The facts of one attempt that do not depend on how it ends. `digest` is the snapshot's version."""
+
+    request_id: str
+    workload: identity.Workload | None
+    digest: str
+    era: str
+    method: str
+    trace_id: str
+
+
+class Writer:
+    """`key` makes the digests of bodies ones that nobody can confirm a guess against."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._principals: dict[identity.Workload, audit.Principal] = {}
+
+    def intent(self, about: About, permit: decision.Permit, hold: ledger.Hold) -> audit.Intent:
+        """What stands in the journal before the first byte leaves."""
+        return audit.Intent(
+            event=about.request_id,
+            request_id=about.request_id,
+            principal=self._principal(about.workload) or audit.Principal(workload=""),
+            server=str(permit.server.id),
+            tool=permit.call.name,
+            snapshot=about.digest,
+            era=about.era,
+            method=about.method,
+            rules=tuple(audit.ruling(ref) for ref in permit.rules),
+            would=permit.would,
+            arguments=self._arguments(permit.server, permit.call.name, permit.call.arguments),
+            credential=permit.credential.name if permit.credential is not None else "",
+            cost_max=budgets.reserve(permit.price),
+            charges=hold.charges(),
+            trace_id=about.trace_id,
+        )
+
+    def refusal(
+        self, about: About, refused: decision.Refusal, *, view: snapshot.ServerView | None, ours: int
+    ) -> audit.RefusalRecord:
+        """A refusal is one record. `view` is None when the server is not in the snapshot; `ours` in microseconds."""
+        objection = refused.objection
+        arguments = None if view is None else self._arguments(view, refused.call.name, refused.call.arguments)
+        return audit.RefusalRecord(
+            event=about.request_id,
+            request_id=about.request_id,
+            reason=objection.reason.value,
+            principal=self._principal(about.workload),
+            server=str(refused.call.server),
+            tool=refused.call.name,
+            snapshot=about.digest,
+            era=about.era,
+            method=about.method,
+            visible=objection.visible,
+            rule=None if objection.rule is None else audit.ruling(objection.rule),
+            pool="" if objection.pool is None else objection.pool.id,
+            detail=objection.detail,
+            would=refused.would,
+            arguments=arguments,
+            ours_micros=ours,
+            trace_id=about.trace_id,
+        )
+
+    def result(self, permit: decision.Permit, raw: bytes) -> audit.Body:
+        """A result as the server's audit level lets it be kept."""
+        pointers = _pointers(permit.server, permit.call.name, result=True)
+        return audit.result_body(raw, permit.server.audit.level, pointers=pointers, key=self._key)
+
+    def _arguments(self, view: snapshot.ServerView, tool: str, arguments: object) -> audit.Body | None:
+        if arguments is None:
+            return None
+        pointers = _pointers(view, tool, result=False)
+        return audit.arguments_body(arguments, view.audit.level, pointers=pointers, key=self._key)
+
+    def _principal(self, workload: identity.Workload | None) -> audit.Principal | None:
+        if workload is None:
+            return None
+        held = self._principals.get(workload)
+        if held is None:
+            held = self._principals[workload] = audit.principal(workload)
+        return held
+
+
+def _pointers(view: snapshot.ServerView, tool: str, *, result: bool) -> tuple[str, ...]:
+    """Every redaction whose globs match: case-folded, because a look-alike must not escape it."""
+    return tuple(
+        pointer
+        for redaction in view.audit.redact
+        if rules.folded(redaction.tools)(tool)
+        for pointer in (redaction.result if result else redaction.arguments)
+    )
