@@ -8,7 +8,8 @@ not keep what must survive a restart; once started, nothing in the files can sto
 from __future__ import annotations
 
 import asyncio
-import datetime
+import contextlib
+import datetime as dt
 import fcntl
 import io
 import json
@@ -23,20 +24,22 @@ from typing import Any
 from aiohttp import web
 
 from outrider import compile as compiler
-from outrider import manifests
+from outrider import findings, manifests, resources, snapshot
 from outrider_operator import publishing, reviewer, settings, sources, streaming
 
 log = logging.getLogger("outrider.operator")
 
 _PROBLEMS_LOGGED_MAX = 20
 _DRAIN_SECONDS_MAX = 3.0
+_FIRST_READING_SECONDS = 5.0
+_RETRY_SECONDS = 1.0
 
 
 class JsonLines(logging.Formatter):
     """One JSON object per record; `extra={"fields": {...}}` adds to it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        when = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        when = dt.datetime.fromtimestamp(record.created, dt.UTC)
         line: dict[str, Any] = {
             "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
@@ -85,16 +88,23 @@ async def _run(flags: settings.Flags, publisher: publishing.Publisher) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     app = streaming.application(publisher, reviewer.FileReviewer(flags.token_file))
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_DRAIN_SECONDS_MAX)
+    runner = web.AppRunner(
+        app, access_log=None, shutdown_timeout=_DRAIN_SECONDS_MAX, handler_cancellation=True
+    )
     await runner.setup()
     first = asyncio.Event()
     following = asyncio.create_task(_follow(flags, publisher, first))
-    following.add_done_callback(lambda _: stop.set())
+
+    def ended(_task: asyncio.Task[None]) -> None:
+        """Should following ever end, nobody may wait for it; its exception is raised below."""
+        first.set()
+        stop.set()
+
+    following.add_done_callback(ended)
     try:
         # What the files say is known before anybody can ask, unless they take long.
-        await asyncio.wait(
-            [asyncio.ensure_future(first.wait()), following], timeout=5, return_when="FIRST_COMPLETED"
-        )
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(first.wait(), _FIRST_READING_SECONDS)
         site = web.TCPSite(runner, "127.0.0.1", flags.port)
         await site.start()
         _announce(flags, runner.addresses[0][1])
@@ -123,17 +133,21 @@ async def _follow(flags: settings.Flags, publisher: publishing.Publisher, first:
         if reading.world is None:
             _complain(reading.problems, in_force=publisher.offer)
         else:
-            await _publish(flags, publisher, reading)
+            try:
+                await _publish(flags, publisher, reading.world)
+            except Exception:  # a bug that one set of files shows must not end the proxies' streams
+                publisher.report(
+                    (manifests.Problem("", 0, "", "a bug of ours kept these files from being used"),)
+                )
+                log.exception("files not used because of a bug; the last good configuration stays in force")
         first.set()
 
 
-async def _publish(flags: settings.Flags, publisher: publishing.Publisher, reading: sources.Reading) -> None:
-    world = reading.world
-    assert world is not None
+async def _publish(flags: settings.Flags, publisher: publishing.Publisher, world: resources.World) -> None:
     who = world.settings.workload
     assert who is not None, "the file source refuses settings without a workload"
 
-    def compiled() -> Any:
+    def compiled() -> tuple[snapshot.Snapshot, tuple[findings.Finding, ...]]:
         made = compiler.snapshot(
             world,
             who.namespace,
@@ -145,16 +159,30 @@ async def _publish(flags: settings.Flags, publisher: publishing.Publisher, readi
         return made, compiler.check(world, bridges=flags.bridges)
 
     made, found = await asyncio.to_thread(compiled)
-    try:
-        fresh = publisher.publish(made, found)
-    except publishing.StateError as error:
-        publisher.report((manifests.Problem("", 0, "", str(error)),))
-        log.error("not published", extra={"fields": {"why": str(error)}})  # noqa: TRY400 - a sentence, not a traceback
-        return
+    fresh = await _durably(publisher, made, found)
     offer = publisher.offer
     assert offer is not None
     fields = {"version": offer.version, "position": dict(offer.position), "findings": len(found)}
     log.info("published" if fresh else "unchanged", extra={"fields": fields})
+
+
+async def _durably(
+    publisher: publishing.Publisher, made: snapshot.Snapshot, found: tuple[findings.Finding, ...]
+) -> bool:
+    """Publishes once the position can be kept; until then nobody hears of it and status says why."""
+    reported = False
+    while True:
+        try:
+            fresh = publisher.publish(made, found)
+        except publishing.StateError as error:
+            if not reported:
+                publisher.report((manifests.Problem("", 0, "", str(error)),))
+                log.error("not published", extra={"fields": {"why": str(error)}})  # noqa: TRY400 - a sentence will do
+            reported = True
+            await asyncio.sleep(_RETRY_SECONDS)
+        else:
+            publisher.report(())
+            return fresh
 
 
 def _complain(problems: tuple[manifests.Problem, ...], *, in_force: publishing.Offer | None) -> None:

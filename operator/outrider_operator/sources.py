@@ -100,7 +100,7 @@ class Folder:
         return tuple(found)
 
     def _names(self) -> list[str]:
-        listed = os.listdir(self._directory)
+        listed = (path.name for path in self._directory.iterdir())
         return sorted(
             name for name in listed if name.endswith((".yaml", ".yml")) and not name.startswith(".")
         )

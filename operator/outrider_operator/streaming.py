@@ -50,7 +50,7 @@ def _reviewed(who: reviewer.Reviewer) -> Any:
         token = given[0].removeprefix("Bearer ") if len(given) == 1 and given[0].startswith("Bearer ") else ""
         subject = await who.review(token) if token else None
         if subject is None:
-            headers = {hdrs.WWW_AUTHENTICATE: "Bearer", hdrs.CONNECTION: "close"}
+            headers = {"WWW-Authenticate": "Bearer", "Connection": "close"}
             return _error(
                 401, "present the token of the operator's token file as Authorization: Bearer", headers
             )
@@ -113,9 +113,11 @@ class _Doors:
             one.changed.clear()
             offer = publisher.offer
             if offer is not None and (first or offer.version != known):
-                await line.send(_answer(offer, known, behind=first and held.ahead_of(offer, publisher.epoch)))
-                one.offered, one.acked = offer.version, offer.version if offer.version == known else one.acked
-                one.refusal = None
+                answer = _answer(offer, known, behind=first and held.ahead_of(offer, publisher.epoch))
+                # Noted before it is sent: the acknowledgement may arrive before `send` returns.
+                one.offered, one.refusal = offer.version, None
+                one.acked = offer.version if offer.version == known else one.acked
+                await line.send(answer)
                 known, first = offer.version, False
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(one.changed.wait(), self._ping_seconds)
@@ -146,7 +148,8 @@ class _Line:
         async with asyncio.timeout(STALLED_SECONDS_MAX):
             await self._response.write(line)
             # aiohttp lets 64 KiB pile up; several small snapshots would queue in it.
-            while (transport := self._request.transport) is not None and transport.get_write_buffer_size():
+            # asyncio offers no event for an empty buffer to code that is not the protocol itself.
+            while (transport := self._request.transport) is not None and transport.get_write_buffer_size():  # noqa: ASYNC110 - see above
                 await asyncio.sleep(_WRITTEN_POLL_SECONDS)
         if self._request.transport is None:
             raise ConnectionResetError("the reader is gone")

@@ -240,7 +240,10 @@ def encode(entry: Entry) -> bytes:
 
 def decode(body: bytes) -> Entry:
     """The entry of one frame. Raises msgspec.DecodeError (or its ValidationError) when it is not one."""
-    return _DECODER.decode(body)
+    try:
+        return _DECODER.decode(body)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(f"not a record: {error}") from error
 
 
 def principal(workload: identity.Workload) -> Principal:
@@ -281,7 +284,7 @@ def body(value: object, *, pointers: Sequence[str], key: bytes, keep: bool) -> B
         if pointers:
             try:
                 parsed = msgspec.json.decode(value)
-            except (msgspec.DecodeError, RecursionError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 return Body(bytes=len(value), truncated=len(value), redacted=("",))
             parsed, hits = _redacted(parsed, pointers)
             text = _canonical(parsed) if hits else value

@@ -85,5 +85,5 @@ def exposed_name(server: names.ServerId, tool: str, workload_namespace: str) -> 
     safe = _NOT_EXPOSABLE.sub("_", plain)
     if safe == plain and len(plain) <= _EXPOSED_CHARACTERS_MAX:
         return plain
-    identity = "\0".join((server.namespace, server.name, tool)).encode()
+    identity = f"{server.namespace}\0{server.name}\0{tool}".encode()
     return f"{safe[:_EXPOSED_HEAD_CHARACTERS]}_{hashlib.sha256(identity).hexdigest()[:8]}"

@@ -139,6 +139,14 @@ class Report:
     tally: Tally
 
 
+def read_head(content: bytes) -> Head:
+    """The head in a head file's content. Raises ValueError when it is not one."""
+    try:
+        return msgspec.json.decode(content, type=Head)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"not a head: {error}") from error
+
+
 def frame(previous: bytes, body: bytes) -> tuple[bytes, bytes]:
     """The frame of `body` after `previous`, and its digest. Raises ValueError for a body above FRAME_BYTES_MAX."""
     if not 0 < len(body) <= FRAME_BYTES_MAX:

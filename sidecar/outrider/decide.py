@@ -260,6 +260,26 @@ def listed(bound: bind.Bound, server: names.ServerId | None = None) -> Iterator[
         yield from (target for target in (held.targets or {}).values() if reach(target) is not Reach.NEVER)
 
 
+def asked(held: bind.BoundServer) -> bool:
+    """Whether the proxy asks this server for its tools at all: a disabled one is left alone."""
+    return held.view.lifecycle is not snapshot.Lifecycle.DISABLED
+
+
+def shown(held: bind.BoundServer) -> bool:
+    """Whether the server exists at all for this caller: some call of it would not look unknown.
+
+    A disabled server that was never asked exists when any Allow could lead to it, so that the switch can answer.
+    """
+    if held.targets is None:
+        return not asked(held) and any(rule.enforced for rule in held.view.rules)
+    return any(_in_sight(target) for target in held.targets.values())
+
+
+def _in_sight(target: bind.Target) -> bool:
+    case = Case(call.Call(target.server.id, target.name), None, target, budgets.UNLIMITED, 0.0)
+    return reachable(case) is None
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
     """One check in `explain`: its name, its line of prose, and what it found. `reached` False: nothing to look at."""

@@ -250,6 +250,7 @@ class Door:
                 replies.say(reply, 500, "internal error")
             elif not reply.ended:
                 reply.abort()
+                await reply.over()  # so that `on_gone` is told
         finally:
             connection.reply = None
             self._active -= 1
@@ -263,11 +264,16 @@ class Door:
     ) -> None:
         connection, received = cast("_Connection", request.protocol), self._loop.time()
         refused = _refuse_framing(headers)
-        if refused is not None:
+        if refused is not None and refused[0] == 400:
+            # After ambiguous framing nobody knows where the next request begins.
+            reply.closing = True
             replies.say(reply, *refused)
             return
         target = request.raw_path.encode("utf-8", "surrogateescape")
         if self._pipeline.admit(request.method, target, headers, reply):
+            if refused is not None:
+                replies.say(reply, *refused)
+                return
             body = await self._body(request, headers, reply)
             if body is None:
                 return

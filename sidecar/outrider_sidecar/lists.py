@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from outrider import catalog, names
+from outrider_sidecar import telemetry
 
 log = logging.getLogger("outrider")
 
@@ -114,7 +115,7 @@ class Lists:
         except ListingFailed as failure:
             if entry.failed != str(failure):
                 log.warning(
-                    "server cannot be listed", extra={"fields": {"server": str(server), "why": str(failure)}}
+                    "server cannot be listed", extra=telemetry.fields(server=str(server), why=str(failure))
                 )
             entry.failed = str(failure)
             entry.due = self._clock() + RETRY_SECONDS
@@ -123,7 +124,7 @@ class Lists:
                 dropped = ", ".join(listing.definitions.dropped[:10])
                 log.warning(
                     "tools dropped",
-                    extra={"fields": {"server": str(server), "reason": "UnusableToolName", "tools": dropped}},
+                    extra=telemetry.fields(server=str(server), reason="UnusableToolName", tools=dropped),
                 )
             entry.failed = None
             entry.due = self._clock() + min(listing.ttl_seconds or TTL_SECONDS, TTL_SECONDS_MAX)

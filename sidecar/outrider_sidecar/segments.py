@@ -108,7 +108,7 @@ class Folder:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if stat.S_IMODE(path.stat().st_mode) != 0o700:
                 path.chmod(0o700)
-            lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = os.open(path / LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(lock)
@@ -148,10 +148,10 @@ class Folder:
     def head(self) -> chain.Head | None:
         """The head as last written, None when there is none. Raises JournalDamaged when it cannot be read as one."""
         try:
-            return msgspec.json.decode((self.path / HEAD).read_bytes(), type=chain.Head)
+            return chain.read_head((self.path / HEAD).read_bytes())
         except FileNotFoundError:
             return None
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise JournalDamaged(
                 f"the journal's head file {self.path / HEAD} is not readable: {error}"
             ) from error
@@ -167,7 +167,10 @@ class Folder:
     def discard(self, segment: Segment) -> None:
         """Removes a segment whose opening could not be written."""
         os.close(segment.fd)
-        self.file(segment.number).unlink(missing_ok=True)
+        try:
+            self.file(segment.number).unlink(missing_ok=True)
+        except OSError as error:
+            raise unavailable("take back a segment of the journal", error) from error
 
     def cut(self, number: int, size: int) -> None:
         """Cuts a torn tail off. Raises JournalUnavailable."""
@@ -242,7 +245,8 @@ class Folder:
     def free_reserve(self) -> None:
         """Gives the completion space back to the disk, for outcomes that otherwise would not fit."""
         self.has_reserve = False
-        (self.path / RESERVE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that gives nothing back: the write that follows says why
+            (self.path / RESERVE).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Lets the lock go."""

@@ -22,6 +22,7 @@ import aiohttp
 import msgspec
 
 from outrider import bind, catalog, names, snapshot, wire
+from outrider_sidecar import telemetry
 
 log = logging.getLogger("outrider")
 
@@ -56,7 +57,18 @@ class Current:
     def swap(self, fresh: bind.Bound) -> None:
         """A snapshot is in force from here on. Definitions of servers that left or moved are forgotten."""
         self.bound = fresh
-        self.definitions = {server: found for server, found in self.definitions.items() if server in fresh.servers}
+        self.definitions = {
+            server: found for server, found in self.definitions.items() if server in fresh.servers
+        }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Dial:
+    """Where the control plane is, what proves us to it, and where the last good snapshot is kept."""
+
+    operator: str
+    token_file: pathlib.Path
+    state: pathlib.Path
 
 
 class Config:
@@ -65,17 +77,15 @@ class Config:
     def __init__(
         self,
         current: Current,
+        dial: Dial,
         *,
-        operator: str,
-        token_file: pathlib.Path,
-        state: pathlib.Path,
         changed: Callable[[bind.Bound], None],
         jitter: Callable[[], float],
     ) -> None:
         self._current = current
-        self._operator = operator
-        self._token_file = token_file
-        self._file = state / "last-good.json"
+        self._operator = dial.operator
+        self._token_file = dial.token_file
+        self._file = dial.state / "last-good.json"
         self._changed = changed
         self._jitter = jitter
         self._position: snapshot.Position = {}
@@ -88,7 +98,9 @@ class Config:
         except FileNotFoundError:
             return
         except (OSError, msgspec.DecodeError) as error:
-            log.warning("last good configuration unreadable; waiting for the control plane", extra=_why(error))
+            log.warning(
+                "last good configuration unreadable; waiting for the control plane", extra=_why(error)
+            )
             return
         refusal = await self._take(kept.version, kept.position, bytes(kept.content))
         if refusal is not None:
@@ -105,16 +117,28 @@ class Config:
             except (aiohttp.ClientError, OSError, TimeoutError, wire.WireError) as error:
                 attempt += 1
                 if attempt in (1, 10, 100):
-                    log.warning("config stream lost; the last good configuration stays in force", extra=_why(error))
-            await asyncio.sleep(min(_BACKOFF_SECONDS_MAX, 0.1 * 2 ** min(attempt, 6)) * (0.5 + self._jitter()))
+                    log.warning(
+                        "config stream lost; the last good configuration stays in force", extra=_why(error)
+                    )
+            await asyncio.sleep(
+                min(_BACKOFF_SECONDS_MAX, 0.1 * 2 ** min(attempt, 6)) * (0.5 + self._jitter())
+            )
 
     async def _stream(self, session: aiohttp.ClientSession) -> None:
-        query = {"schema": str(snapshot.SCHEMA), "version": self._version, "position": json.dumps(dict(self._position))}
+        query = {
+            "schema": str(snapshot.SCHEMA),
+            "version": self._version,
+            "position": json.dumps(dict(self._position)),
+        }
         url = f"{self._operator}/v1/config/stream?{urllib.parse.urlencode(query)}"
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=_SILENCE_SECONDS_MAX)
-        async with session.get(url, headers=self._authorization(), timeout=timeout, allow_redirects=False) as answer:
+        async with session.get(
+            url, headers=self._authorization(), timeout=timeout, allow_redirects=False
+        ) as answer:
             if answer.status != 200:
-                raise wire.WireError("", f"the control plane answered {answer.status}; is the token file right?")
+                raise wire.WireError(
+                    "", f"the control plane answered {answer.status}; is the token file right?"
+                )
             buffer = bytearray()
             async for chunk in answer.content.iter_any():
                 buffer += chunk
@@ -159,15 +183,19 @@ class Config:
 
     async def _take(self, version: str, position: dict[str, int], content: bytes) -> wire.WireError | None:
         """Verifies, binds server by server, swaps. Returns why not, as a value."""
+        if snapshot.digest(content) != version:
+            return wire.WireError("", "the version is not the digest of the content")
         try:
-            if snapshot.digest(content) != version:
-                raise wire.WireError("", "the version is not the digest of the content")
             fresh = wire.decode_snapshot(content)
-            held = self._current.bound
-            if held is not None and held.snapshot.epoch == fresh.epoch and snapshot.behind(position, self._position):
-                raise wire.WireError("position", "it is older than the configuration in force (N7)")
         except wire.WireError as refusal:
             return refusal
+        held = self._current.bound
+        if (
+            held is not None
+            and held.snapshot.epoch == fresh.epoch
+            and snapshot.behind(position, self._position)
+        ):
+            return wire.WireError("position", "it is older than the configuration in force (N7)")
         bound = bind.bound(fresh, {}, digest=version)
         for server, found in self._still_valid(fresh).items():
             bound = bound.with_definitions(server, found)
@@ -200,5 +228,5 @@ class Config:
         scratch.replace(self._file)
 
 
-def _why(error: Exception) -> dict[str, dict[str, str]]:
-    return {"fields": {"why": str(error) or type(error).__name__}}
+def _why(error: Exception) -> dict[str, dict[str, object]]:
+    return telemetry.fields(why=str(error) or type(error).__name__)

@@ -93,7 +93,7 @@ class Telemetry:
         self.streams = prometheus_client.Gauge(
             "outrider_streams", "Answers to agents that are open as streams.", registry=self.registry
         )
-        self.drift = self._counter(
+        self._dropped = self._counter(
             "outrider_dropped_tools",
             "Tools a server listed that cannot be used (name, duplicate, too many).",
             "server",
@@ -125,6 +125,10 @@ class Telemetry:
     def overhead(self, seconds: float) -> None:
         self._overhead.of().observe(seconds)  # type: ignore[union-attr]
 
+    def dropped(self, server: str, tools: int) -> None:
+        if tools:
+            self._dropped.of(server).inc(tools)  # type: ignore[union-attr]
+
     def configured(self, version: str) -> None:
         """Only the version in force is a series."""
         if self._version is not None:
@@ -155,6 +159,11 @@ class _Line(logging.Formatter):
             place = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}" if traceback else ""
             line["error"] = f"{record.exc_info[0].__name__} at {place}"
         return json.dumps(line, ensure_ascii=True, default=str)
+
+
+def fields(**facts: object) -> dict[str, dict[str, object]]:
+    """What `extra=` of a log call takes: facts that stand beside the message in its line."""
+    return {"fields": facts}
 
 
 def logs(level: str, stream: TextIO = sys.stderr) -> logging.Logger:

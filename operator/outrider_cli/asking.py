@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hypothetical calls on a folder: files -> snapshot -> Bound -> decide, exactly as the proxy does it.
+
+Called by can-i and explain. Spends nothing and calls nobody: budgets and rates count as unlimited, and what a server lists is
+what is known of it. Where it is not known, a name is taken for existing and the answer says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from outrider import bind, budgets, call, catalog, decide, decision, identity, names, resources, snapshot
+from outrider import compile as compiler
+from outrider_cli import folder
+
+UNCHECKED = "definitions unknown: names not checked"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Question:
+    """May `workload` call `tool` of `server`? `arguments` None: with some arguments, whichever they are."""
+
+    server: names.ServerId
+    tool: str
+    workload: tuple[str, str]
+    arguments: dict[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """The verdict on a question. `checked` False: it is not known what the server lists."""
+
+    question: Question
+    verdict: decision.Permit | decision.Refusal
+    checked: bool
+
+    @property
+    def allowed(self) -> bool:
+        return isinstance(self.verdict, decision.Permit)
+
+    @property
+    def visible(self) -> bool:
+        """True for an allowed call, and for a refusal whose reason the agent is told."""
+        return True if isinstance(self.verdict, decision.Permit) else self.verdict.objection.visible
+
+    @property
+    def rules(self) -> tuple[names.RuleRef, ...]:
+        """The rules that decided; none when nothing matched."""
+        if isinstance(self.verdict, decision.Permit):
+            return self.verdict.rules
+        return (self.verdict.objection.rule,) if self.verdict.objection.rule else ()
+
+    def as_json(self) -> dict[str, Any]:
+        """What `-o json` and the lines of a batch hold."""
+        reason = decision.Reason.ALLOWED if isinstance(self.verdict, decision.Permit) else self.verdict.reason
+        detail = "" if isinstance(self.verdict, decision.Permit) else self.verdict.objection.detail
+        return {
+            "allowed": self.allowed,
+            "visible": self.visible,
+            "reason": str(reason),
+            "rule": str(self.rules[0]) if self.rules else None,
+            "rules": [str(rule) for rule in self.rules],
+            "detail": detail,
+            "would": list(self.verdict.would),
+            "namesChecked": self.checked,
+        }
+
+
+class Desk:
+    """Answers questions about one folder; compiles each workload once."""
+
+    def __init__(
+        self, world: resources.World, *, definitions: folder.Definitions, held: folder.Held | None = None
+    ) -> None:
+        self.world = world
+        self._definitions = definitions
+        self._epoch = held.snapshot.epoch if held else 1
+        self._bridges = folder.bridges(world, held)
+        self._bound: dict[tuple[str, str], tuple[bind.Bound, bind.Bound]] = {}
+
+    def workload(self, who: tuple[str, str]) -> identity.Workload:
+        """The workload with its teams."""
+        return compiler.workload(self.world, *who)
+
+    def enforced(self, who: tuple[str, str]) -> snapshot.Snapshot:
+        """What the proxy of this workload would enforce now."""
+        return self._both(who)[0].snapshot
+
+    def digest(self, who: tuple[str, str]) -> str:
+        """The version of that snapshot."""
+        return self._both(who)[0].digest
+
+    def ask(self, question: Question) -> Answer:
+        """The verdict."""
+        bound, checked = self._about(question)
+        verdict = decide.decide(bound, self._call(question), budgets.UNLIMITED, now=0.0)
+        assert not isinstance(verdict, decision.Need), (
+            "nothing is left to fetch: definitions stand in, units are unlimited"
+        )
+        return Answer(question, verdict, checked)
+
+    def explain(self, question: Question) -> tuple[decide.Step, ...]:
+        """Every check, in order, without stopping at the first objection."""
+        bound, _ = self._about(question)
+        return decide.explain(bound, self._call(question), budgets.UNLIMITED, now=0.0)
+
+    def target(self, question: Question) -> bind.Target | None:
+        """Everything that is joined to this name; None when there is nothing by it."""
+        bound, _ = self._about(question)
+        held = bound.servers.get(question.server)
+        if held is None:
+            return None
+        if held.targets is None:
+            return held.index.target(question.tool, None)
+        return held.targets.get((call.Kind.TOOL, question.tool))
+
+    def listed(self, who: tuple[str, str], server: names.ServerId | None) -> tuple[bind.Target, ...]:
+        """What this workload sees of servers whose definitions are known."""
+        return tuple(decide.listed(self._both(who)[0], server))
+
+    def unknown(self, who: tuple[str, str]) -> tuple[names.ServerId, ...]:
+        """Servers of this workload whose tools are not known here; a disabled one has none to show."""
+        return tuple(
+            server
+            for server, held in self._both(who)[0].servers.items()
+            if held.targets is None and held.view.lifecycle is not snapshot.Lifecycle.DISABLED
+        )
+
+    def _call(self, question: Question) -> call.Call:
+        return call.Call(question.server, question.tool, question.arguments)
+
+    def _about(self, question: Question) -> tuple[bind.Bound, bool]:
+        """The Bound for one question, and whether the server's list is known."""
+        whole, nameless = self._both(question.workload)
+        bound = nameless if question.arguments is None else whole
+        held = bound.servers.get(question.server)
+        if held is None or held.targets is not None:
+            return bound, True
+        stand_in = catalog.Definition(question.tool, b"{}", None)
+        return bound.with_definitions(question.server, catalog.Definitions((stand_in,))), False
+
+    def _both(self, who: tuple[str, str]) -> tuple[bind.Bound, bind.Bound]:
+        """The workload's Bound, and one in which no schema is looked at: for questions that give no arguments."""
+        found = self._bound.get(who)
+        if found is None:
+            made = compiler.snapshot(
+                self.world, *who, epoch=self._epoch, loopback=True, bridges=self._bridges
+            )
+            whole = bind.bound(made, self._definitions)
+            loose = {server: _without_schemas(listed) for server, listed in self._definitions.items()}
+            found = self._bound[who] = (whole, bind.bound(made, loose, digest=whole.digest))
+        return found
+
+
+def _without_schemas(listed: catalog.Definitions) -> catalog.Definitions:
+    kept = tuple(dataclasses.replace(definition, input_schema=None) for definition in listed.tools)
+    return dataclasses.replace(listed, tools=kept)

@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`outrider audit`: tail, search, verify and export the journal of a proxy, from its files.
+
+Called by `main`. Results on stdout, everything else on stderr. Exit codes: 0 ok, 1 a negative answer (nothing matches, or
+the journal was tampered with), 2 usage, 4 there is nothing that can be read.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import datetime as dt
+import itertools
+import os
+import pathlib
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO
+
+import click
+import msgspec
+
+from outrider import chain, rules
+from outrider_cli import attempts
+
+NEGATIVE = 1
+UNREADABLE = 4
+FOLLOW_SECONDS = 0.2
+_AGES = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_COLUMNS = ("TIME", "REQUEST", "WHO", "SERVER", "TOOL", "DECISION", "REASON", "OURS", "SERVER'S", "COST")
+
+
+@click.group("audit")
+def group() -> None:
+    """Read the journal: what was called, what was refused, and whether anybody changed it."""
+
+
+def _where(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which journal; `-f` is the folder, as everywhere, where it is not taken."""
+    named = click.option(
+        "--journal",
+        type=click.Path(path_type=pathlib.Path, file_okay=False),
+        envvar="OUTRIDER_JOURNAL",
+        help="The journal's folder itself (or set OUTRIDER_JOURNAL).",
+    )
+    short = () if command.__name__ == "tail" else ("-f",)
+    folder = click.option(
+        *short,
+        "--folder",
+        type=click.Path(path_type=pathlib.Path, file_okay=False),
+        default=".",
+        help="The folder `outrider dev` runs with; its journal is in .outrider/journal.",
+    )
+    return named(folder(command))
+
+
+def _output(*formats: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option("-o", "--output", type=click.Choice(formats), default=formats[0], help="Format.")
+
+
+@group.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(0), default=20, show_default=True, help="How many to begin with."
+)
+@_output("table", "jsonl")
+@_where
+def tail(
+    *, follow: bool, lines: int, output: str, folder: pathlib.Path, journal: pathlib.Path | None
+) -> None:
+    """The newest attempts."""
+    with _complaints():
+        reader = attempts.Reader(attempts.place(folder, journal))
+        under_way: dict[str, dict[str, Any]] = {}
+        newest = collections.deque(attempts.rows(reader.entries(), under_way), maxlen=lines)
+        if not follow:
+            _print(newest, output)
+            _exit_unless_whole(reader)
+            return
+        for row in newest:
+            _print_line(row, output)
+        with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+            while True:
+                for row in attempts.rows(reader.entries(), under_way):
+                    _print_line(row, output)
+                time.sleep(FOLLOW_SECONDS)
+
+
+@group.command()
+@click.option("--server", help="NAMESPACE/NAME; * stands for anything.")
+@click.option("--tool", help="A tool's name; * stands for anything.")
+@click.option(
+    "--decision", type=click.Choice(["Allowed", "Refused"], case_sensitive=False), help="What we said."
+)
+@click.option("--reason", help="Such as NotAllowed, ToolError, BudgetExceeded.")
+@click.option("--principal", help="NAMESPACE/SERVICEACCOUNT; * stands for anything.")
+@click.option(
+    "--since", help="A time (2026-07-01T12:00, UTC unless it says otherwise) or an age: 15m, 24h, 7d."
+)
+@click.option("--until", help="As --since.")
+@click.option("--request", help="The request id an agent was told.")
+@click.option("--text", help="Text that occurs anywhere in the record, in any case.")
+@click.option("-n", "--lines", type=click.IntRange(1), help="Only the newest so many.")
+@_output("table", "json", "jsonl")
+@_where
+def search(
+    *, output: str, folder: pathlib.Path, journal: pathlib.Path | None, lines: int | None, **given: Any
+) -> None:
+    """The attempts that fit every filter. Exit code 1 when none does."""
+    now = time.time()
+    since, until = (_moment(option, given.pop(option), now) for option in ("since", "until"))
+    wanted = Filter(since=since, until=until, **given)
+    with _complaints():
+        reader = attempts.Reader(attempts.place(folder, journal))
+        under_way: dict[str, dict[str, Any]] = {}
+        every = itertools.chain(attempts.rows(reader.entries(), under_way), _rest(under_way))
+        matching: Iterable[dict[str, Any]] = (row for row in every if wanted.fits(row))
+        if lines is not None:
+            matching = collections.deque(matching, maxlen=lines)
+        count = _print(matching, output)
+        _exit_unless_whole(reader)
+    if count == 0:
+        click.echo("no record fits; widen the filters, or see `outrider audit tail`", err=True)
+        raise click.exceptions.Exit(NEGATIVE)
+
+
+@group.command()
+@click.option(
+    "--from-segment",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="The oldest segment that must be there; older ones were exported and removed on purpose.",
+)
+@_output("text", "json")
+@_where
+def verify(*, from_segment: int, output: str, folder: pathlib.Path, journal: pathlib.Path | None) -> None:
+    """Whether any record was edited, deleted, moved or cut off. Exit code 1 when one was, with where."""
+    with _complaints():
+        place = attempts.place(folder, journal)
+        try:
+            head = attempts.head(place)
+        except ValueError as error:
+            _verdict(
+                {"ok": False, "segment": 0, "offset": 0, "why": f"the head file cannot be read: {error}"},
+                output,
+            )
+            return
+        files = (
+            (number, path.read_bytes()) for number, path in attempts.segments(place) if number >= from_segment
+        )
+        report = chain.verify(files, head, first=from_segment)
+    verdict: dict[str, Any] = {
+        "ok": report.damage is None,
+        "journal": str(place),
+        "segments": report.segments,
+        "records": report.records,
+        "underWay": len(report.tally.open_calls),
+        "tornBytes": report.torn_bytes,
+    }
+    if report.damage is not None:
+        verdict |= dataclasses.asdict(report.damage)
+    _verdict(verdict, output)
+
+
+@group.command()
+@click.option(
+    "--format", "encoding", type=click.Choice(["jsonl"]), default="jsonl", help="One record per line."
+)
+@click.option(
+    "-o",
+    "--output",
+    "file",
+    type=click.Path(path_type=pathlib.Path, dir_okay=False),
+    help="A file (made readable for you alone) instead of stdout.",
+)
+@_where
+def export(
+    *, encoding: str, file: pathlib.Path | None, folder: pathlib.Path, journal: pathlib.Path | None
+) -> None:
+    """Every record as it stands in the journal, oldest first."""
+    assert encoding == "jsonl"
+    with _complaints():
+        reader = attempts.Reader(attempts.place(folder, journal))
+        count = 0
+        with _opened(file) as out:
+            for body in reader.bodies():
+                out.write(body + b"\n")
+                count += 1
+        _exit_unless_whole(reader)
+    click.echo(f"{count} records", err=True)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """What `search` was asked for; None lets everything through."""
+
+    server: str | None = None
+    tool: str | None = None
+    decision: str | None = None
+    reason: str | None = None
+    principal: str | None = None
+    request: str | None = None
+    text: str | None = None
+    since: float | None = None
+    until: float | None = None
+
+    def fits(self, row: dict[str, Any]) -> bool:
+        """Whether a row passes every filter."""
+        principal = self.principal.removeprefix("sa:") if self.principal is not None else None
+        globs = ((self.server, "server"), (self.tool, "tool"), (principal, "principal"))
+        if not all(glob is None or rules.matches(glob, str(row.get(field, ""))) for glob, field in globs):
+            return False
+        words = ((self.decision, "decision"), (self.reason, "reason"))
+        if not all(
+            word is None or word.casefold() == str(row.get(field, "")).casefold() for word, field in words
+        ):
+            return False
+        if self.request is not None and self.request.upper() not in (row.get("requestId"), row.get("event")):
+            return False
+        if not (self.since or float("-inf")) <= row["time"] <= (self.until or float("inf")):
+            return False
+        return self.text is None or self.text.casefold() in msgspec.json.encode(row).decode().casefold()
+
+
+def _moment(name: str, text: str | None, now: float) -> float | None:
+    if text is None:
+        return None
+    if age := re.fullmatch(r"(\d{1,9})([smhdw])", text):
+        return now - int(age[1]) * _AGES[age[2]]
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is neither a time such as 2026-07-01T12:00 nor an age such as 15m, 24h, 7d",
+            param_hint=f"--{name}",
+        ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
+
+
+def _rest(under_way: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What is still under way once everything has been read."""
+    yield from under_way.values()
+
+
+def _print(found: Iterable[dict[str, Any]], output: str) -> int:
+    if output == "jsonl":
+        return sum(_print_line(row, output) for row in found)
+    listed = list(found)
+    if output == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(listed), indent=2))
+    elif listed:
+        _print_table([_cells(row) for row in listed])
+    return len(listed)
+
+
+def _print_line(row: dict[str, Any], output: str) -> int:
+    click.echo(
+        msgspec.json.encode(row) if output == "jsonl" else "  ".join(cell for cell in _cells(row) if cell)
+    )
+    return 1
+
+
+def _print_table(lines: list[tuple[str, ...]]) -> None:
+    if sys.stdout.isatty():
+        from rich import console, table, text
+
+        drawn = table.Table(*_COLUMNS, box=None, header_style="bold", pad_edge=False)
+        for line in lines:
+            style = "red" if line[5] == "Refused" else None
+            drawn.add_row(*map(text.Text, line), style=style)
+        console.Console().print(drawn)
+        return
+    widths = [max(map(len, column)) for column in zip(_COLUMNS, *lines, strict=True)]
+    for line in (_COLUMNS, *lines):
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    began = (
+        dt.datetime.fromtimestamp(row["time"], dt.UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
+    reason = str(row.get("reason", "")) + (f" x{row['count']}" if "count" in row else "")
+    upstream = row.get("upstreamMicros")
+    cells = (
+        began,
+        row.get("requestId", ""),
+        row.get("principal", ""),
+        row.get("server", ""),
+        row.get("tool", ""),
+        row["decision"],
+        row["status"] if row.get("status") == "Open" else reason,
+        f"{row['oursMicros'] / 1000:.2f}ms" if "oursMicros" in row else "",
+        f"{upstream / 1000:.1f}ms" if upstream else "",
+        row.get("cost", ""),
+    )
+    # What a caller chose must not draw on the terminal.
+    return tuple("".join(mark if mark.isprintable() else "?" for mark in str(cell)) for cell in cells)
+
+
+def _verdict(verdict: dict[str, Any], output: str) -> None:
+    if output == "json":
+        click.echo(msgspec.json.encode(verdict))
+    elif verdict["ok"]:
+        torn = (
+            f"; {verdict['tornBytes']} torn bytes at the end, never acknowledged"
+            if verdict["tornBytes"]
+            else ""
+        )
+        click.echo(
+            f"ok: {verdict['records']} records in {verdict['segments']} segments,"
+            f" {verdict['underWay']} calls under way{torn}"
+        )
+    else:
+        after = "" if verdict.get("sequence") is None else f", after record {verdict['sequence']}"
+        click.echo(
+            f"damaged: segment {verdict['segment']} offset {verdict['offset']}{after}: {verdict['why']}"
+        )
+    if not verdict["ok"]:
+        click.echo(
+            "keep the journal as it is, and compare it with its exports; what precedes this place is intact",
+            err=True,
+        )
+        raise click.exceptions.Exit(NEGATIVE)
+
+
+def _exit_unless_whole(reader: attempts.Reader) -> None:
+    for found in reader.breaks:
+        click.echo(
+            f"segment {found.segment} offset {found.offset}: {found.why}; what follows there was left out;"
+            " run `outrider audit verify`",
+            err=True,
+        )
+    if reader.breaks:
+        raise click.exceptions.Exit(UNREADABLE)
+
+
+@contextlib.contextmanager
+def _opened(file: pathlib.Path | None) -> Iterator[BinaryIO]:
+    if file is None:
+        yield sys.stdout.buffer
+        return
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+        yield out
+
+
+@contextlib.contextmanager
+def _complaints() -> Iterator[None]:
+    """What cannot be read is said in a sentence, with exit code 4."""
+    try:
+        yield
+    except attempts.JournalUnreadable as error:
+        click.echo(f"error: {error}", err=True)
+        raise click.exceptions.Exit(UNREADABLE) from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        click.echo(f"error: {error.filename}: {error.strerror}; check the path and its permissions", err=True)
+        raise click.exceptions.Exit(UNREADABLE) from error

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A hypothetical call, check by check: what each check looked at, what it found, and what was assumed.
+
+Called by explain. Plain JSON values, for people and programs alike. Refuses to call "ok" what was only assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from outrider import bind, budgets, decide, decision, names, rules
+from outrider.compile import scope
+from outrider_cli import asking, output
+
+_ASSUMED_BUDGET = "assumed: nothing is spent here, so every limit counts as untouched"
+
+
+def explained(desk: asking.Desk, question: asking.Question) -> dict[str, Any]:
+    """Every check in order, the objects that were joined to the name, and the verdict.
+
+    `missing` says, when there is nothing by that name for this workload, which objects come closest and why they do not apply.
+    """
+    answer = desk.ask(question)
+    target = desk.target(question)
+    who = desk.workload(question.workload)
+    assumed = _assumed(answer, target)
+    return {
+        "server": str(question.server),
+        "tool": question.tool,
+        "as": f"sa:{who}",
+        "teams": list(who.teams),
+        "snapshot": desk.digest(question.workload),
+        "checks": [_step(step, assumed.get(step.check, "")) for step in desk.explain(question)],
+        "objects": [] if target is None else _objects(target, desk.enforced(question.workload).currency),
+        "missing": [] if answer.allowed else list(_missing(desk, question)),
+        "today": answer.as_json(),
+    }
+
+
+def _assumed(answer: asking.Answer, target: bind.Target | None) -> dict[str, str]:
+    """Check -> why its consent means less than usual."""
+    found = {}
+    if not answer.checked:
+        found["tool_known"] = f"assumed: {asking.UNCHECKED}"
+    if answer.question.arguments is None:
+        found["arguments_fit"] = "assumed: no arguments were given"
+    elif not answer.checked:
+        found["arguments_fit"] = "assumed: the tool's inputSchema is not known here"
+    limits = [held.pool.limit for held in target.reservations] if target else []
+    if any(limit.rate is not None for limit in limits):
+        found["rate_within"] = _ASSUMED_BUDGET
+    if any(limit.quota is not None for limit in limits):
+        found["budget_within"] = _ASSUMED_BUDGET
+    return found
+
+
+def _step(step: decide.Step, assumed: str) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "check": step.check,
+        "promise": step.promise,
+        "reached": step.reached,
+        "ok": None,
+        "assumed": "",
+    }
+    if not step.reached:
+        return made
+    found = step.found
+    assert not isinstance(found, decision.Need), "definitions stand in and units are unlimited"
+    if found is None:
+        return made | {"ok": True, "assumed": assumed}
+    return made | {
+        "ok": False,
+        "reason": str(found.reason),
+        "rule": None if found.rule is None else str(found.rule),
+        "generation": None if found.rule is None else found.rule.generation,
+        "detail": found.detail,
+        "visible": found.visible,
+    }
+
+
+def _objects(target: bind.Target, currency: str) -> list[dict[str, Any]]:
+    """Everything that is joined to this name, in the order in which it is looked at."""
+    view = target.server
+    found = [_object(f"MCPServer {view.id}", view.generation, f"{view.lifecycle.value}, {view.endpoint.url}")]
+    chosen = (*target.denies, *target.provider, *(target.consumer or ()), *target.watched)
+    for rule in dict.fromkeys(chosen):
+        mode = "" if rule.enforced else " (Audit mode: recorded, never enforced)"
+        says = f"{rule.effect.value} by rule {rule.ref.rule}, key: {rule.key.value}{mode}"
+        found.append(_object(f"MCPToolPolicy {rule.ref.object}", rule.ref.generation, says))
+    lent = target.credential
+    if lent is not None:
+        says = "nothing is sent" if lent.source is None else f"from {lent.source.path}"
+        found.append(_object(f"credential {lent.name}", view.generation, says))
+    for held in target.reservations:
+        limit = held.pool.limit
+        calls = limit.unit is budgets.Unit.CALLS
+        amount = "one call" if calls else f"at most {output.money(held.amount, currency)}"
+        warn = "" if limit.deny else " (warns only)"
+        found.append(_object(f"MCPBudget {held.pool.id}", None, f"counts {amount}{warn}"))
+    return found
+
+
+def _object(name: str, generation: int | None, says: str) -> dict[str, Any]:
+    return {"object": name, "generation": generation, "says": says}
+
+
+def _missing(desk: asking.Desk, question: asking.Question) -> Iterator[str]:
+    """Why no Allow opens this name: every Allow about the server that names the tool, and what keeps it from counting."""
+    world, server = desk.world, question.server
+    if all(placed.resource.id != server for placed in world.servers):
+        yield f"There is no MCPServer {server}."
+        return
+    case = scope.case(world, *question.workload)
+    keys: set[rules.Key] = set()
+    for policy in case.policies.about(server):
+        own = policy.metadata.namespace
+        speaks = case.keys(own, policy.spec.target_refs, server)
+        for rule in policy.spec.rules:
+            if rule.effect is not rules.Effect.ALLOW or not rules.exact(rule.tools or ())(question.tool):
+                continue
+            ref = names.RuleRef(own, policy.metadata.name, rule.name, policy.metadata.generation)
+            if not speaks:
+                yield f"Allow {ref} (generation {ref.generation}) governs only callers of namespace {own}."
+            elif not case.selects(own, rule.from_):
+                yield f"Allow {ref} (generation {ref.generation}) is for other callers."
+            elif policy.spec.mode.value == "Audit":
+                yield f"Allow {ref} (generation {ref.generation}) is in Audit mode: recorded, never counted."
+            else:
+                keys.update(speaks)
+    needed = [(rules.Key.PROVIDER, f"of {server.namespace}, the server's namespace")]
+    caller = question.workload[0]
+    if caller != server.namespace and world.settings.consumer_consent.value == "Required":
+        needed.append((rules.Key.CONSUMER, f"of {caller}, the caller's namespace"))
+    for key, whose in needed:
+        if not keys & {key, rules.Key.PLATFORM}:
+            yield f"No Allow {whose}, or of the platform, opens this tool to this caller."

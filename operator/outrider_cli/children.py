@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The processes that `outrider dev` owns: started behind a tether, logged to a file, ended with it whatever happens.
+
+Called by dev. A child cannot outlive us: its tether holds a pipe that ends with this process. Refuses to restart anything: a
+death is reported, and dev ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from outrider_cli import output, tether
+
+STOP_SECONDS_MAX = tether.GRACE_SECONDS + 3.0
+"""How long stopping one child may take: its grace, and what its tether needs to end the rest."""
+
+_TAIL_BYTES = 65_536
+_TAIL_LINES = 8
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Child:
+    """A running command; `process` is its tether."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: pathlib.Path
+
+    def ended(self) -> int | None:
+        """Its exit code once it is over, None while it runs."""
+        return self.process.poll()
+
+    def tail(self) -> str:
+        """The last lines of its log, without anything that could steer a terminal."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
+                text = file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+        lines = [line for line in text.splitlines() if line.strip()][-_TAIL_LINES:]
+        return "\n".join(f"  | {output.printable(line)}" for line in lines)
+
+
+def start(
+    name: str,
+    command: Sequence[str],
+    *,
+    logs: pathlib.Path,
+    cwd: pathlib.Path,
+    env: Mapping[str, str] | None = None,
+) -> Child:
+    """Starts `command`; its output goes to `logs/NAME.log`, begun anew. `env` None: as ours."""
+    log = logs / f"{name}.log"
+    with contextlib.suppress(FileNotFoundError):
+        log.unlink()
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        process = subprocess.Popen(  # noqa: S603 - commands of our own and of the user's own files
+            [sys.executable, "-I", "-S", str(pathlib.Path(tether.__file__)), *command],
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+        )
+    return Child(name, process, log)
+
+
+def stop(children: Iterable[Child]) -> None:
+    """Ends all of them, each waited for; those given first are told first."""
+    running = [child for child in children if child.ended() is None]
+    for child in running:
+        assert child.process.stdin is not None
+        child.process.stdin.close()
+    deadline = time.monotonic() + STOP_SECONDS_MAX
+    for child in running:
+        try:
+            child.process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+            child.process.wait()
+
+
+def beside_us(program: str) -> str:
+    """One of our own programs, from the same environment as this one. Raises Stop when it is not there."""
+    found = pathlib.Path(sys.executable).parent / program
+    if not found.is_file():
+        raise output.Stop(
+            output.UNREACHABLE,
+            f"{program} is not installed beside {sys.executable}",
+            then="install the distribution `outrider` again in this environment",
+        )
+    return str(found)
+
+
+def bridge() -> str:
+    """The program that puts a stdio server behind HTTP: $OUTRIDER_BRIDGE, or `mcp-proxy` of PATH. Raises Stop."""
+    named = os.environ.get("OUTRIDER_BRIDGE")
+    found = shutil.which(named or "mcp-proxy", path=search_path())
+    if found is None:
+        raise output.Stop(
+            output.UNREACHABLE,
+            f"{named or 'mcp-proxy'} is not found",
+            why="a server with endpoint.command runs behind it",
+            then="run `pip install mcp-proxy`, or set OUTRIDER_BRIDGE to its path",
+        )
+    return found
+
+
+def search_path() -> str:
+    """PATH, then the folders of the bridge and of this interpreter: stdio servers are often installed beside them."""
+    named = os.environ.get("OUTRIDER_BRIDGE", "")
+    more = [str(pathlib.Path(program).parent) for program in (named, sys.executable) if os.sep in program]
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), *more])

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`outrider explain`: every check behind a decision, with the objects and generations it looked at.
+
+Called by main. `explain REQUEST-ID` reads what happened from the journal and runs the same checks with today's files;
+`explain call ...` is hypothetical. Refuses to pass today's answer off as the one given then: it names both and says whether the
+configuration is still the same.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import pathlib
+import re
+from typing import Any
+
+import click
+
+from outrider import decision, names
+from outrider_cli import asking, attempts, can_i, checked, folder, output
+
+_ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
+_MEANINGS = {str(reason): reason.doc for reason in decision.Reason}
+
+
+@click.command(
+    name="explain",
+    help="Show every check behind a decision.",
+    epilog="Examples: outrider explain 01JD2M6Q6ZC4W2Q0G6X8T9R1AB | "
+    "outrider explain call crm/salesforce delete_account --as sa:sales-agents/quote-bot",
+)
+@click.argument("what", nargs=-1, required=True, metavar="REQUEST-ID | call NS/SERVER TOOL")
+@click.option(
+    "--as", "who", metavar="sa:NS/NAME", help="The workload that asks (default: the settings' workload)."
+)
+@click.option("-f", "--folder", "path", default=".", show_default=True, help="Folder of the *.yaml files.")
+@click.option(
+    "--definitions", metavar="FILE", help="JSON of what servers list (default: as the proxy last saw it)."
+)
+@click.option(
+    "--args", "arguments", metavar="JSON|@FILE", help="Arguments; left out, any that the tool accepts."
+)
+@click.option(
+    "--journal", type=click.Path(path_type=pathlib.Path, file_okay=False), envvar="OUTRIDER_JOURNAL",
+    help="The journal's folder itself (or set OUTRIDER_JOURNAL).",
+)  # fmt: skip
+@click.option(
+    "-o", "--output", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
+)
+@click.pass_context
+def command(context: click.Context, /, *, path: str, form: str, **asked: Any) -> None:
+    """Exit 0 when the call would be allowed today, 1 when not."""
+    home = folder.at(path)
+    past = None
+    if asked["what"][0] != "call":
+        past = _recorded(home, asked)
+    desk = asking.Desk(
+        home.world(), definitions=folder.definitions(home, asked["definitions"]), held=home.held()
+    )
+    if past is not None:
+        question = _again(past)
+    else:
+        who = folder.workload(desk.world, asked["who"])
+        question = can_i.question(asked["what"], who, asked["arguments"])
+    found = checked.explained(desk, question)
+    if past is not None:
+        found["recorded"] = _then(past, desk, question)
+    if form == "json":
+        output.as_json(found)
+    else:
+        _show(found)
+    context.exit(output.OK if found["today"]["allowed"] else output.NO)
+
+
+# What happened ---------------------------------------------------------------------------------------------------------
+
+
+def _recorded(home: folder.Folder, asked: dict[str, Any]) -> dict[str, Any]:
+    """The newest attempt of this request id in the journal. Raises Stop when there is none."""
+    if len(asked["what"]) != 1 or not _ID.fullmatch(asked["what"][0].upper()):
+        raise output.Stop(
+            output.USAGE,
+            "that is neither a request id nor a call",
+            then="give the 26 characters an answer or `outrider audit search` shows, or write: call NAMESPACE/SERVER TOOL",
+        )
+    if any(asked[name] is not None for name in ("who", "arguments")):
+        raise output.Stop(
+            output.USAGE, "--as and --args go with `call`", why="the journal knows who called and with what"
+        )
+    wanted = asked["what"][0].upper()
+    under_way: dict[str, dict[str, Any]] = {}
+    try:
+        journal = attempts.place(home.path, asked["journal"])
+        found = [
+            row
+            for row in attempts.rows(attempts.Reader(journal).entries(), under_way)
+            if row.get("requestId") == wanted
+        ]
+    except attempts.JournalUnreadable as error:
+        raise output.Stop(output.UNREACHABLE, str(error)) from None
+    found += [row for row in under_way.values() if row.get("requestId") == wanted]
+    if not found:
+        raise output.Stop(
+            output.NO, f"no request {wanted} in {journal}", then="list them with `outrider audit search`"
+        )
+    return found[-1]
+
+
+def _again(past: dict[str, Any]) -> asking.Question:
+    """The recorded call as a question. Raises Stop for what never became a call to a tool."""
+    server = names.server_id(past.get("server") or "")
+    who = past.get("principal", "").partition("/")
+    if server is None or not past.get("tool") or not who[2]:
+        raise output.Stop(
+            output.NO,
+            f"request {past['requestId']} was refused before it named a server and a tool",
+            why=f"{past['reason']}: {_meaning(past['reason'])}"
+            + (f" {past['detail']}" if past.get("detail") else ""),
+        )
+    return asking.Question(server, past["tool"], (who[0], who[2]), _arguments(past))
+
+
+def _arguments(past: dict[str, Any]) -> dict[str, Any] | None:
+    """The recorded arguments when the journal has all of them, None otherwise."""
+    body = past.get("arguments")
+    if not body or body.get("truncated") or body.get("redacted") or not body.get("content"):
+        return None
+    try:
+        found = json.loads(body["content"])
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _meaning(reason: str) -> str:
+    return _MEANINGS.get(reason, "")
+
+
+def _then(past: dict[str, Any], desk: asking.Desk, question: asking.Question) -> dict[str, Any]:
+    """What the journal says, and how it compares with today."""
+    version, now = past.get("snapshot", ""), desk.digest(question.workload)
+    when = dt.datetime.fromtimestamp(past["time"], dt.UTC).isoformat(timespec="milliseconds")
+    return {
+        "requestId": past["requestId"],
+        "time": when.replace("+00:00", "Z"),
+        "principal": past["principal"],
+        "teams": past["teams"],
+        "decision": past["decision"],
+        "status": past.get("status"),
+        "reason": past["reason"],
+        "meaning": _meaning(past["reason"]),
+        "visible": past.get("visible", True),
+        "rules": past.get("rules") or ([past["rule"]] if past.get("rule") else []),
+        "pool": past.get("pool", ""),
+        "detail": past.get("detail", ""),
+        "credential": past.get("credential", ""),
+        "cost": past.get("cost"),
+        "would": past.get("would", []),
+        "arguments": (past.get("arguments") or {}).get("content", ""),
+        "argumentsRerun": question.arguments is not None,
+        "snapshot": version,
+        "snapshotToday": now,
+        "sameConfiguration": version == now,
+    }
+
+
+# For people ------------------------------------------------------------------------------------------------------------
+
+
+def _show(found: dict[str, Any]) -> None:
+    if "recorded" in found:
+        _show_recorded(found)
+    today = found["today"]
+    teams = ", ".join(found["teams"]) or "none"
+    click.echo(f"{found['as']} (teams: {teams}) calls {found['server']} {output.printable(found['tool'])}")
+    click.echo(f"configuration {found['snapshot'][:12]}, from the files as they are now\n")
+    output.table(["CHECK", "", "WHAT IT FOUND"], [_check_row(step) for step in found["checks"]])
+    if found["objects"]:
+        click.echo()
+        rows = [[one["object"], str(one["generation"] or ""), one["says"]] for one in found["objects"]]
+        output.table(["OBJECT", "GENERATION", "SAYS"], rows)
+    for text in found["missing"]:
+        click.echo(f"  {output.printable(text)}")
+    click.echo()
+    verdict = "allowed" if today["allowed"] else f"refused: {today['reason']}"
+    told = "" if today["allowed"] or today["visible"] else " (to the agent there is no such tool)"
+    click.echo(f"Today: {verdict}{told}")
+    for text in today["would"]:
+        click.echo(f"  in Audit mode: {output.printable(text)}")
+    if not today["namesChecked"]:
+        output.progress(f"Note: {asking.UNCHECKED}. Give --definitions FILE, or run `outrider dev` once.")
+
+
+def _check_row(step: dict[str, Any]) -> list[str]:
+    if not step["reached"]:
+        return [step["check"], "-", "nothing to look at"]
+    if step["ok"]:
+        return [step["check"], "?" if step["assumed"] else "ok", step["assumed"] or step["promise"]]
+    parts = [step["reason"]]
+    if step["rule"]:
+        parts.append(f"rule {step['rule']} (generation {step['generation']})")
+    if step["detail"]:
+        parts.append(step["detail"])
+    return [step["check"], "NO", ": ".join(parts)]
+
+
+def _show_recorded(found: dict[str, Any]) -> None:
+    then = found["recorded"]
+    click.echo(f"Request {then['requestId']} at {then['time']}, by {then['principal']}")
+    click.echo(
+        f"  then        {then['decision'].lower()}: {then['reason']}"
+        + (f", {then['status']}" if then["status"] else "")
+    )
+    if then["meaning"]:
+        click.echo(f"              {then['meaning']}")
+    for rule in then["rules"]:
+        click.echo(f"  rule        {rule['policy']}/{rule['rule']} (generation {rule['generation']})")
+    for name, text in (
+        ("limit", then["pool"]),
+        ("detail", then["detail"]),
+        ("credential", then["credential"]),
+        ("arguments", then["arguments"]),
+    ):
+        if text:
+            click.echo(f"  {name:<11} {output.printable(text)}")
+    if then["cost"] is not None:
+        click.echo(f"  cost        {then['cost']}")
+    for text in then["would"]:
+        click.echo(f"  would       {output.printable(text)}")
+    same = (
+        "the same as now"
+        if then["sameConfiguration"]
+        else f"not today's, which is {then['snapshotToday'][:12]}"
+    )
+    click.echo(f"  decided on  configuration {then['snapshot'][:12] or '(none)'}, {same}")
+    if not then["argumentsRerun"]:
+        click.echo("  the journal lacks some of the arguments, so they are not checked again below")
+    click.echo("\nThe same call with today's files:\n")

@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of one permitted `tools/call`: reserve, intent, credential, send, relay, settle, outcome.
+
+Made by the pipeline with a Permit in hand. Whatever happens, it ends exactly once: `_conclude` settles the units, writes
+the outcome, counts, and gives the agent its answer, in this order, so that no answer is out whose outcome is not written.
+It takes server, name and arguments from the Permit and decides nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from outrider import audit, budgets, decision, snapshot
+from outrider_sidecar import (
+    answers,
+    asked,
+    credentials,
+    endings,
+    exchange,
+    journal,
+    jsonrpc,
+    ledger,
+    modern,
+    reading,
+    records,
+    servers,
+    streams,
+    telemetry,
+)
+
+log = logging.getLogger("outrider")
+
+_R = decision.Reason
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parts:
+    """What an attempt works with; the same for all of them. `clock` is loop time, `wall` epoch seconds."""
+
+    ledger: ledger.Ledger
+    journal: journal.Journal
+    credentials: credentials.Credentials
+    upstream: exchange.Upstream
+    servers: servers.Servers
+    writer: records.Writer
+    telemetry: telemetry.Telemetry
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    spawn: Callable[[Coroutine[Any, Any, None]], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Order:
+    """One call as the pipeline hands it over; `received` in loop time."""
+
+    about: records.About
+    permit: decision.Permit
+    subject: asked.Asked
+    out: streams.Outgoing
+    received: float
+
+
+class Stage(enum.Enum):
+    """How far an attempt has come. What is undone when it ends follows from it."""
+
+    NEW = "New"
+    RESERVED = "Reserved"
+    INTENDED = "Intended"
+    SENT = "Sent"
+    ENDED = "Ended"
+
+
+class Attempt:
+    """One call. `start` returns None when it goes on by callbacks, or a coroutine when something must be waited for."""
+
+    def __init__(self, parts: Parts, order: Order, *, ended: Callable[[Attempt], None]) -> None:
+        self._parts = parts
+        self._permit = order.permit
+        self._out = order.out
+        self._received = order.received
+        self.about = order.about
+        self.subject = order.subject
+        self._on_ended = ended
+        self._stage = Stage.NEW
+        self._hold: ledger.Hold | None = None
+        self._flight: exchange.Flight | None = None
+        self._reading: reading.Reading | None = None
+        self._leg: servers.Leg | None = None
+        self._response: jsonrpc.Answer | None = None
+        self._sent_at: float | None = None
+        self._upstream_seconds = 0.0
+        self._cancelled = False
+        self._renewed = False
+        self._deadline = order.received + order.permit.server.endpoint.call_seconds
+
+    # The way there ------------------------------------------------------------------------------------------------
+
+    def start(self) -> Coroutine[Any, Any, None] | None:
+        """Goes as far as it can in this very turn of the loop. Never raises: a bug ends the attempt like an outage."""
+        try:
+            waiting = self._start()
+        except Exception as bug:  # noqa: BLE001 -- units and intent must not be left open
+            self._broke(bug)
+            return None
+        return None if waiting is None else self._watched(waiting)
+
+    async def _watched(self, waiting: Coroutine[Any, Any, None]) -> None:
+        try:
+            await waiting
+        except Exception as bug:  # noqa: BLE001 -- as in start
+            self._broke(bug)
+
+    def _broke(self, bug: Exception) -> None:
+        log.error("an attempt broke off", exc_info=bug, extra=telemetry.fields(request=self.about.request_id))
+        if self._stage is not Stage.ENDED:
+            sent = audit.Status.FAILED if self._stage is Stage.SENT else audit.Status.NOT_SENT
+            self._conclude(endings.End(_R.INTERNAL, sent, failed=True))
+
+    def _start(self) -> Coroutine[Any, Any, None] | None:
+        """Reserves and records, then sends as soon as it may."""
+        parts, permit = self._parts, self._permit
+        self._hold = parts.ledger.reserve(permit.reservations, parts.wall())
+        self._stage = Stage.RESERVED
+        try:
+            parts.journal.intent(parts.writer.intent(self.about, permit, self._hold))
+            self._stage = Stage.INTENDED
+        except journal.JournalUnavailable as failure:
+            self._complain("the journal cannot be written", failure)
+            if permit.server.audit.on_unavailable_deny:
+                self._conclude(endings.End(_R.AUDIT_UNAVAILABLE, audit.Status.NOT_SENT, detail=str(failure)))
+                return None
+        if permit.server.audit.durability is snapshot.Durability.SYNCED:
+            return self._after_sync()
+        return self._lend()
+
+    async def _after_sync(self) -> None:
+        try:
+            await self._parts.journal.synced()
+        except journal.JournalUnavailable as failure:
+            self._conclude(endings.End(_R.AUDIT_UNAVAILABLE, audit.Status.NOT_SENT, detail=str(failure)))
+            return
+        waiting = self._lend()
+        if waiting is not None:
+            await waiting
+
+    def _lend(self) -> Coroutine[Any, Any, None] | None:
+        if self._cancelled:
+            self._conclude(endings.End(_R.CANCELLED, audit.Status.NOT_SENT))
+            return None
+        try:
+            lent = self._parts.credentials.at_hand(self._permit)
+        except credentials.Unavailable as failure:
+            self._uncredentialed(failure)
+            return None
+        if lent is None:
+            return self._fetch()
+        leg = self._parts.servers.leg_at_hand(self._permit, self.subject.session_key)
+        if leg is None:
+            return self._meet(lent)
+        self._send(leg, lent)
+        return None
+
+    async def _fetch(self) -> None:
+        try:
+            lent = await self._parts.credentials.lend(self._permit)
+        except credentials.Unavailable as failure:
+            self._uncredentialed(failure)
+            return
+        await self._meet(lent)
+
+    async def _meet(self, lent: exchange.Lent) -> None:
+        """Learns which era the server speaks and opens a session if that takes one; both are kept for later calls."""
+        try:
+            leg = await self._parts.servers.leg(
+                self._permit, lent, self.subject.session_key, deadline=self._deadline
+            )
+        except servers.NoLeg as failure:
+            self._conclude(endings.End(failure.reason, audit.Status.NOT_SENT, detail=str(failure)))
+            return
+        self._send(leg, lent)
+
+    def _uncredentialed(self, failure: credentials.Unavailable) -> None:
+        self._complain("no credential can be lent", failure)
+        self._conclude(endings.End(failure.reason, audit.Status.NOT_SENT))
+
+    def _complain(self, text: str, failure: Exception) -> None:
+        log.error(text, extra=telemetry.fields(why=str(failure), request=self.about.request_id))
+
+    def _send(self, leg: servers.Leg, lent: exchange.Lent) -> None:
+        if self._cancelled:
+            self._conclude(endings.End(_R.CANCELLED, audit.Status.NOT_SENT))
+            return
+        now = self._parts.clock()
+        if not leg.breaker.allow(now):
+            self._conclude(
+                endings.End(
+                    _R.UPSTREAM_BREAKER_OPEN,
+                    audit.Status.NOT_SENT,
+                    detail=f"for {leg.breaker.retry_after(now):.1f} s",
+                )
+            )
+            return
+        self._leg = leg
+        price, endpoint = self._permit.price, self._permit.server.endpoint
+        limit = (
+            min(endpoint.result_bytes_max, price.result_bytes_max)
+            if price.per_thousand_result_tokens
+            else endpoint.result_bytes_max
+        )
+        self._reading = reading.Reading(result_bytes_max=limit, on_message=self._heard, on_end=self._landed)
+        head, body = leg.call(self._permit.call.name, self.subject)
+        self._stage = Stage.SENT if self._stage is not Stage.NEW else self._stage
+        self._sent_at = now
+        flight = self._parts.upstream.send(
+            self._permit, lent, head, body, self._reading, deadline=self._deadline
+        )
+        self._flight = self._reading.flight = flight
+        self._out.feeding(flight)
+
+    # The way back ---------------------------------------------------------------------------------------------------
+
+    def _heard(self, message: jsonrpc.Answer) -> bool:
+        """One message of the server, as it arrives. False: no room, pause the flight."""
+        leg = self._leg
+        assert leg is not None
+        if message.kind is jsonrpc.AnswerKind.NOTIFICATION:
+            ours = leg.progress(message, self.subject)
+            return True if ours is None else self._out.notify(ours)
+        if message.kind is jsonrpc.AnswerKind.REQUEST:
+            log.warning(
+                "a server asked its client for something during a call; that is not relayed",
+                extra=telemetry.fields(server=str(self._permit.server.id), request=self.about.request_id),
+            )
+            return True
+        if self._response is None and message.id == leg.call_id:
+            self._response = message
+        return True
+
+    def _landed(self, failed: exchange.Failed | None) -> None:
+        """The upstream request is over; what it was follows from the message that arrived, if one did."""
+        leg, reading_ = self._leg, self._reading
+        assert leg is not None
+        assert reading_ is not None
+        now = self._parts.clock()
+        self._upstream_seconds += now - (self._sent_at or now)
+        if leg.expired(reading_.status, self._response) and not self._renewed and not self._cancelled:
+            # 404 for a session says that the server looked at nothing else: the one request that is safe to repeat.
+            self._renewed = True
+            self._response = None
+            leg.breaker.succeeded(now)
+            self._parts.servers.forget(leg)
+            self._parts.spawn(self._watched(self._renew()))
+            return
+        end = endings.of(self._response, failed, reading_.status, cancelled=self._cancelled)
+        if end.reason in endings.BREAKING:
+            leg.breaker.failed(now)
+        elif end.reason is _R.CANCELLED:
+            leg.breaker.released(now)
+        else:
+            leg.breaker.succeeded(now)
+        self._conclude(end)
+
+    async def _renew(self) -> None:
+        waiting = self._lend()
+        if waiting is not None:
+            await waiting
+
+    def cancel(self) -> None:
+        """The agent gave up. What may have reached the server is still settled and recorded."""
+        self._cancelled = True
+        if self._flight is not None and self._leg is not None:
+            self._flight.cancel()
+            if self._leg.session is not None and self._stage is Stage.SENT:
+                self._parts.spawn(self._parts.servers.cancel(self._permit, self._leg))
+
+    # The end --------------------------------------------------------------------------------------------------------
+
+    def _conclude(self, end: endings.End) -> None:
+        """Settle, record, count, answer. Exactly once."""
+        assert self._stage is not Stage.ENDED, "an attempt ends once"
+        recorded = self._stage in (Stage.INTENDED, Stage.SENT)
+        self._stage = Stage.ENDED
+        parts, permit = self._parts, self._permit
+        result = end.answer.payload if end.answer is not None else None
+        cost = 0
+        charges: tuple[budgets.Charge, ...] = ()
+        if self._hold is not None:
+            if end.status is audit.Status.NOT_SENT:
+                parts.ledger.release(self._hold)
+            else:
+                cost = budgets.cost(
+                    permit.price, result_bytes=None if result is None else len(result), failed=end.failed
+                )
+                charges = self._hold.charges(cost)
+                for crossing in parts.ledger.settle(self._hold, cost):
+                    log.warning(
+                        "budget threshold reached",
+                        extra=telemetry.fields(pool=crossing.pool.id, percent=crossing.percent),
+                    )
+        ours = max(0.0, parts.clock() - self._received - self._upstream_seconds)
+        record = audit.Outcome(
+            event=self.about.request_id,
+            request_id=self.about.request_id,
+            status=end.status,
+            reason=end.reason.value,
+            http_status=end.http_status,
+            result=None if result is None else parts.writer.result(permit, result),
+            result_bytes=None if result is None else len(result),
+            cost=cost,
+            charges=charges,
+            ours_micros=round(ours * 1e6),
+            upstream_micros=round(self._upstream_seconds * 1e6),
+            detail=end.detail,
+        )
+        if recorded:
+            parts.journal.outcome(record)
+        self._count(end, ours, cost)
+        self._answer_agent(end)
+        self._on_ended(self)
+
+    def _count(self, end: endings.End, ours: float, cost: int) -> None:
+        count, permit = self._parts.telemetry, self._permit
+        rule = permit.rules[0]
+        refused = end.status is audit.Status.NOT_SENT and end.reason in endings.OURS
+        count.decided(
+            rule.object,
+            rule.rule,
+            "deny" if refused else "allow",
+            end.reason.value if refused else _R.ALLOWED.value,
+        )
+        error = (
+            ""
+            if end.reason is _R.ALLOWED
+            else "tool_error"
+            if end.reason is _R.TOOL_ERROR
+            else end.reason.value
+        )
+        count.operated("tools/call", permit.call.name, error, ours + self._upstream_seconds)
+        count.overhead(ours)
+        if self._sent_at is not None:
+            count.upstream("tools/call", str(permit.server.id), error, self._upstream_seconds)
+        if cost:
+            count.spent(str(permit.server.id), permit.call.name, cost / budgets.MICRO)
+
+    def _answer_agent(self, end: endings.End) -> None:
+        if self._out.ended:
+            return
+        if end.answer is not None:
+            self._out.answer(self._relayed(end.answer))
+            return
+        objection = decision.Objection(end.reason, visible=True, detail=end.public_detail)
+        told = answers.refused_call(
+            self.subject.id,
+            objection,
+            request_id=self.about.request_id,
+            name=self._permit.call.name,
+            modern=self.subject.modern,
+        )
+        self._out.answer(told)
+
+    def _relayed(self, answer: jsonrpc.Answer) -> bytes:
+        """The server's own answer, under the agent's id and in the agent's era."""
+        if answer.kind is jsonrpc.AnswerKind.ERROR:
+            return jsonrpc.error_raw(self.subject.id, answer.payload)
+        return jsonrpc.result(self.subject.id, modern.adapted(answer.payload, modern=self.subject.modern))

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The strings of MCP and of the conventions around it, each in one place. Values only."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+MODERN: Final = "2026-07-28"
+"""The stateless revision; the only one of its era so far."""
+
+LEGACY: Final = ("2025-03-26", "2025-06-18", "2025-11-25")
+"""The handshake revisions, oldest first."""
+
+LEGACY_WITHOUT_HEADER: Final = "2025-03-26"
+"""What a request without MCP-Protocol-Version speaks (2025-06-18, transports)."""
+
+META_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
+META_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
+META_CLIENT_INFO: Final = "io.modelcontextprotocol/clientInfo"
+META_SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
+META_REFUSAL: Final = "dev.outrider/refusal"
+
+HEADER_VERSION: Final = b"mcp-protocol-version"
+HEADER_METHOD: Final = b"mcp-method"
+HEADER_NAME: Final = b"mcp-name"
+HEADER_SESSION: Final = b"mcp-session-id"
+HEADER_TRACEPARENT: Final = b"traceparent"
+HEADER_TRACESTATE: Final = b"tracestate"
+
+INITIALIZE: Final = "initialize"
+INITIALIZED: Final = "notifications/initialized"
+CANCELLED: Final = "notifications/cancelled"
+PROGRESS: Final = "notifications/progress"
+PING: Final = "ping"
+DISCOVER: Final = "server/discover"
+LIST_TOOLS: Final = "tools/list"
+CALL_TOOL: Final = "tools/call"
+
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+SESSION_NOT_FOUND: Final = -32001
+HEADER_MISMATCH: Final = -32020
+VERSION_UNSUPPORTED: Final = -32022
+
+FORBIDDEN: Final = 403
+"""Our own error codes lie outside every reserved range and say what HTTP would (protocol.md)."""
+TOO_MANY: Final = 429
+PAYMENT_REQUIRED: Final = 402
+
+CLIENT_NAME: Final = "outrider"
+CLIENT_VERSION: Final = "0.1.0"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trace:
+    """W3C trace context as received; both empty when there was none worth carrying on."""
+
+    parent: str = ""
+    state: str = ""
+
+    @property
+    def id(self) -> str:
+        """The 32 hex digits of the trace, "" without one."""
+        return self.parent[3:35]

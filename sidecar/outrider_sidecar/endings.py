@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How one call can end, and which it was: read off the server's message, the transport's failure and the status.
+
+Called by an attempt. Pure: what follows from an end (settling, recording, answering) is the attempt's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from outrider import audit, decision
+from outrider_sidecar import exchange, jsonrpc, modern
+
+_R = decision.Reason
+
+BREAKING = frozenset({_R.UPSTREAM_UNREACHABLE, _R.UPSTREAM_TIMEOUT, _R.UPSTREAM_PROTOCOL_ERROR})
+"""Ends that count against a server's health."""
+
+OURS = frozenset({_R.AUDIT_UNAVAILABLE, _R.CREDENTIAL_UNAVAILABLE, _R.CREDENTIAL_MALFORMED})
+"""Ends that are refusals of ours, though there was a Permit."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class End:
+    """For the journal, the ledger, the metrics and the answer. `answer` is what the server said, if it said anything.
+
+    `failed` is what pricing calls an error (`onError`); `http_status` the server's, None when there was none.
+    """
+
+    reason: decision.Reason
+    status: audit.Status
+    detail: str = ""
+    answer: jsonrpc.Answer | None = None
+    failed: bool = False
+    http_status: int | None = None
+
+    @property
+    def public_detail(self) -> str:
+        """Details that help a model and tell it nothing about where we run."""
+        return self.detail if self.reason in (_R.UPSTREAM_BREAKER_OPEN, _R.UPSTREAM_REDIRECTS) else ""
+
+    @property
+    def error(self) -> str:
+        """`error.type` of the conventions: "" when all went well."""
+        return {_R.ALLOWED: "", _R.TOOL_ERROR: "tool_error"}.get(self.reason, self.reason.value)
+
+
+def of(
+    response: jsonrpc.Answer | None, failed: exchange.Failed | None, status: int | None, *, cancelled: bool
+) -> End:
+    """What became of a call that was handed to the way out. A complete answer counts whatever happened after it."""
+    if response is not None:
+        return _answered(response, status)
+    if failed is not None:
+        reached = failed.sent is exchange.Sent.MAYBE_SENT
+        return End(
+            _R.CANCELLED if cancelled else failed.reason,
+            audit.Status.FAILED if reached else audit.Status.NOT_SENT,
+            failed=True,
+            detail=failed.detail,
+            http_status=status,
+        )
+    if status in (401, 403):
+        return End(_R.UPSTREAM_UNAUTHORIZED, audit.Status.FAILED, failed=True, http_status=status)
+    detail = "the answer held no response to this call" if status == 200 else f"HTTP status {status}"
+    return End(
+        _R.UPSTREAM_PROTOCOL_ERROR, audit.Status.FAILED, detail=detail, failed=True, http_status=status
+    )
+
+
+def _answered(response: jsonrpc.Answer, status: int | None) -> End:
+    if response.kind is jsonrpc.AnswerKind.ERROR:
+        return End(
+            _R.UPSTREAM_ERROR, audit.Status.COMPLETED, answer=response, failed=True, http_status=status
+        )
+    if modern.asks_for_input(response.payload):
+        detail = "the server asks its client for input, which is not relayed"
+        return End(
+            _R.UPSTREAM_PROTOCOL_ERROR, audit.Status.FAILED, detail=detail, failed=True, http_status=status
+        )
+    if response.is_tool_error:
+        return End(_R.TOOL_ERROR, audit.Status.COMPLETED, answer=response, failed=True, http_status=status)
+    return End(_R.ALLOWED, audit.Status.COMPLETED, answer=response, http_status=status)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The handshake era (2025-03-26 to 2025-11-25): version negotiation with agents, and our requests to such servers.
+
+Called by the pipeline (inbound) and by servers (outbound). Sessions towards agents are in `sessions`; sessions that
+servers give us are kept by `servers`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from outrider import decision
+from outrider_sidecar import asked, conventions, exchange, jsonrpc, modern
+
+_CLIENT_INFO = json.dumps({"name": conventions.CLIENT_NAME, "version": conventions.CLIENT_VERSION}).encode()
+
+
+def version_of(headers: exchange.Headers) -> str:
+    """The revision a request after the handshake speaks. Raises Malformed (-32022) for one nobody knows."""
+    stated = asked.header(headers, conventions.HEADER_VERSION)
+    if stated is None:
+        return conventions.LEGACY_WITHOUT_HEADER
+    if stated not in conventions.LEGACY:
+        raise jsonrpc.Malformed(
+            "this protocol version is not spoken here",
+            code=conventions.VERSION_UNSUPPORTED,
+            reason=decision.Reason.VERSION_UNSUPPORTED,
+            data={"supported": list(reversed(conventions.LEGACY)), "requested": stated[:64]},
+        )
+    return stated
+
+
+def chosen_version(params: dict[str, Any]) -> str:
+    """What we answer an `initialize` with: the client's version if it is known, else the newest (spec, lifecycle)."""
+    wanted = params.get("protocolVersion")
+    return wanted if wanted in conventions.LEGACY else conventions.LEGACY[-1]
+
+
+def initialize(id_: int, version: str) -> tuple[exchange.Headers, bytes]:
+    """The first message to a server. We offer no capabilities: nothing a server could ask is relayed."""
+    params = {
+        "protocolVersion": json.dumps(version).encode(),
+        "capabilities": b"{}",
+        "clientInfo": _CLIENT_INFO,
+    }
+    return _head(None, None), jsonrpc.request(id_, conventions.INITIALIZE, params)
+
+
+def negotiated(answer: jsonrpc.Answer) -> str | None:
+    """The version a server chose, None when it is none of this era or no result."""
+    if answer.kind is not jsonrpc.AnswerKind.RESULT:
+        return None
+    try:
+        version = msgspec.json.decode(jsonrpc.members(answer.payload).get("protocolVersion", b"null"))
+    except msgspec.DecodeError:
+        return None
+    return version if version in conventions.LEGACY else None
+
+
+def initialized(*, session: bytes | None, version: str) -> tuple[exchange.Headers, bytes]:
+    return _head(session, version), jsonrpc.request(None, conventions.INITIALIZED, {})
+
+
+def list_tools(
+    id_: int, cursor: str | None, *, session: bytes | None, version: str
+) -> tuple[exchange.Headers, bytes]:
+    params = {} if cursor is None else {"cursor": json.dumps(cursor).encode()}
+    return _head(session, version), jsonrpc.request(id_, conventions.LIST_TOOLS, params)
+
+
+def call(
+    id_: int, name: str, arguments_raw: bytes | None, *, progress: bool, trace: conventions.Trace
+) -> dict[str, bytes]:
+    """The params of a call; its head is `head_of_call`."""
+    params = {"name": json.dumps(name).encode()}
+    if arguments_raw is not None:
+        params["arguments"] = arguments_raw
+    extras = modern.meta_extras(id_ if progress else None, trace)
+    return {**params, "_meta": jsonrpc.spliced(extras)} if extras else params
+
+
+def head_of_call(session: bytes | None, version: str, trace: conventions.Trace) -> exchange.Headers:
+    return (*_head(session, version), *modern.traced(trace))
+
+
+def cancelled(request: int, *, session: bytes | None, version: str) -> tuple[exchange.Headers, bytes]:
+    """Tells a server that nobody waits for this request of ours any more."""
+    params = {"requestId": b"%d" % request}
+    return _head(session, version), jsonrpc.request(None, conventions.CANCELLED, params)
+
+
+def farewell(*, session: bytes, version: str) -> exchange.Headers:
+    """The head of the DELETE that ends a session at a server."""
+    return _head(session, version)
+
+
+def _head(session: bytes | None, version: str | None) -> exchange.Headers:
+    head: list[tuple[bytes, bytes]] = [
+        (b"content-type", b"application/json"),
+        (b"accept", b"application/json, text/event-stream"),
+    ]
+    if version is not None:
+        head.append((conventions.HEADER_VERSION, version.encode()))
+    if session is not None:
+        head.append((conventions.HEADER_SESSION, session))
+    return tuple(head)

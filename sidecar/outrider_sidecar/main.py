@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The proxy's process: wires the parts, listens, follows the control plane, and leaves in order.
+
+Nobody imports this module. It is the only place that reads the clock, asks for randomness or touches the environment, and
+hands them on as values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import os
+import pathlib
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import msgspec
+
+from outrider import bind, budgets, catalog, decide, names, snapshot
+from outrider_sidecar import (
+    admin,
+    attempt,
+    caller,
+    credentials,
+    door,
+    ids,
+    journal,
+    ledger,
+    lists,
+    pipeline,
+    records,
+    servers,
+    sessions,
+    settings,
+    snapshots,
+    telemetry,
+    upstream,
+)
+
+log = logging.getLogger("outrider")
+
+DRAIN_SECONDS = 5.0
+_KEY_BYTES = 32
+
+
+class Proxy:
+    """Everything of one running proxy, made in the order it is needed and taken down in the other."""
+
+    def __init__(self, chosen: settings.Settings) -> None:
+        self._chosen = chosen
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        chosen.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        loop = asyncio.get_running_loop()
+        self._telemetry = telemetry.Telemetry()
+        self._current = snapshots.Current()
+        self._journal = journal.Journal.open(
+            chosen.state / "journal",
+            clock=time.time,
+            boot_id=_boot_id(),
+            instance_random=os.urandom(8),
+            journal_bytes_max=chosen.journal_bytes_max,
+        )
+        self._ledger = ledger.Ledger()
+        replay = self._journal.replay
+        self._ledger.restore(replay.spent, latest=replay.latest)
+        self._upstream = upstream.AiohttpUpstream(loop, network=self._network)
+        lender = credentials.Credentials(credentials.Files(time.monotonic))
+        self._servers = servers.Servers(
+            upstream=self._upstream,
+            credentials=lender,
+            current=self._current,
+            telemetry=self._telemetry,
+            clock=loop.time,
+        )
+        self._lists = lists.Lists(fetch=self._servers.listing, observed=self._observed, clock=loop.time)
+        self._pipeline = pipeline.Pipeline(
+            attempt.Parts(
+                ledger=self._ledger,
+                journal=self._journal,
+                credentials=lender,
+                upstream=self._upstream,
+                servers=self._servers,
+                writer=records.Writer(_key(chosen.state / "digest-key")),
+                telemetry=self._telemetry,
+                clock=loop.time,
+                wall=time.time,
+                spawn=self._spawn,
+            ),
+            pipeline.Gate(
+                guard=caller.Guard(_token(chosen.agent_token_file), chosen.allowed_hosts),
+                sealer=sessions.Sealer(
+                    _key(chosen.state / "session-key"), entropy=os.urandom, wall=time.time
+                ),
+                ids=ids.Ids(wall=time.time, entropy=os.urandom),
+                catalogue=self._lists,
+                call_later=loop.call_later,
+            ),
+            current=self._current,
+            limits=pipeline.Limits(calls_max=chosen.calls_max),
+        )
+        self._telemetry.add(telemetry.Gauges(self._pools, self._counts))
+        self._config = snapshots.Config(
+            self._current,
+            snapshots.Dial(chosen.operator, chosen.token_file, chosen.state),
+            changed=self._changed,
+            jitter=lambda: secrets.randbelow(1000) / 1000,
+        )
+
+    async def run(self) -> None:
+        """Serves until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        self._journal.start()
+        await self._config.restore()
+        limits = door.DoorLimits(body_bytes=self._chosen.body_bytes_max)
+        front = await door.serve(self._pipeline, host="127.0.0.1", port=self._chosen.port, limits=limits)
+        desk = await admin.serve(
+            host="127.0.0.1",
+            port=self._chosen.admin_port,
+            ready=lambda: self._current.bound is not None,
+            render=self._telemetry.render,
+        )
+        if self._chosen.address_file is not None:
+            _write(
+                self._chosen.address_file, json.dumps({"port": front.port, "adminPort": desk.port}).encode()
+            )
+        gc.collect()
+        gc.freeze()
+        log.info("listening", extra=telemetry.fields(port=front.port, adminPort=desk.port))
+        self._spawn(self._config.follow())
+        await self._stopping.wait()
+        log.info("draining")
+        await front.close(DRAIN_SECONDS)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._lists.close()
+        await self._upstream.close()
+        await desk.close()
+        self._journal.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a background task failed", exc_info=error)
+
+    def _network(self) -> snapshot.Network:
+        return self._current.bound.snapshot.network if self._current.bound is not None else snapshot.Network()
+
+    def _changed(self, bound: bind.Bound) -> None:
+        """A snapshot is in force."""
+        self._telemetry.configured(bound.digest)
+        self._lists.keep(
+            bound.servers, moved=[each for each in bound.servers if bound.servers[each].targets is None]
+        )
+        self._servers.keep(bound)
+        active = [key for key, held in bound.servers.items() if decide.asked(held)]
+        self._spawn(self._lists.warm(active))
+        gc.freeze()
+        log.info(
+            "configuration in force",
+            extra=telemetry.fields(version=bound.digest, servers=len(bound.servers)),
+        )
+
+    def _observed(self, server: names.ServerId, found: catalog.Definitions) -> None:
+        self._current.observed(server, found)
+        self._telemetry.dropped(str(server), len(found.dropped))
+        kept = {
+            str(key): [msgspec.Raw(tool.raw) for tool in each.tools]
+            for key, each in self._current.definitions.items()
+        }
+        _write(self._chosen.state / "definitions.json", msgspec.json.encode(kept))
+
+    def _pools(self) -> list[telemetry.Pool]:
+        return [
+            telemetry.Pool(
+                row.pool, row.spent / budgets.MICRO, row.reserved / budgets.MICRO,
+                None if row.limit is None else row.limit / budgets.MICRO, row.resets_at,
+            )
+            for row in self._ledger.standing(time.time())
+        ]  # fmt: skip
+
+    def _counts(self) -> dict[str, float]:
+        return {
+            "outrider_audit_records": self._journal.records,
+            "outrider_audit_dropped": self._journal.unavailable,
+            "outrider_audit_buffer_records": self._journal.buffered,
+        }
+
+
+def _boot_id() -> str:
+    with contextlib.suppress(OSError):
+        return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+    """Whole or not at all, readable by us only."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    scratch.replace(path)
+
+
+def _key(path: pathlib.Path) -> bytes:
+    """A key of ours that outlives a restart; made when absent or cut short."""
+    with contextlib.suppress(FileNotFoundError):
+        held = path.read_bytes()
+        if len(held) == _KEY_BYTES:
+            return held
+    _write(path, fresh := os.urandom(_KEY_BYTES))
+    return fresh
+
+
+def _token(path: pathlib.Path) -> bytes:
+    """The local-auth token; made when absent. Visible ASCII, so that it fits a header."""
+    with contextlib.suppress(FileNotFoundError):
+        if held := path.read_bytes().strip():
+            return held
+    _write(path, fresh := secrets.token_urlsafe(_KEY_BYTES).encode())
+    return fresh
+
+
+async def _serve(chosen: settings.Settings) -> None:
+    await Proxy(chosen).run()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the proxy. Exits 2 for unusable flags, 1 with one sentence when it cannot start."""
+    chosen = settings.parse(arguments)
+    telemetry.logs(chosen.log_level)
+    os.umask(0o077)
+    sys.setswitchinterval(0.0005)  # a busy thread of ours must not hold the loop for the default 5 ms
+    try:
+        asyncio.run(_serve(chosen))
+    except (OSError, journal.JournalUnavailable) as error:
+        log.critical("cannot start: %s", error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one way out for whatever may not happen: recorded, counted, logged when hidden, then told.
+
+Called by the pipeline. What an agent hears is phrased in `answers`; here is what must have happened before it hears it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+from outrider import audit, bind, call, decision, names
+from outrider_sidecar import answers, asked, attempt, conventions, exchange, ids, journal, records, telemetry
+
+log = logging.getLogger("outrider")
+
+_NOWHERE = names.ServerId("", "")
+_LOGGED_CHARACTERS = 128
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Visit:
+    """One request on its way through: where it came in, what it asks, and how to answer."""
+
+    request: exchange.Request
+    reply: exchange.Reply
+    endpoint: str
+    server: names.ServerId | None
+    subject: asked.Asked
+    about: records.About
+
+
+class Desk:
+    """Refuses. A refusal that cannot be recorded is still a refusal; the log and a metric say that it is missing."""
+
+    def __init__(self, parts: attempt.Parts, identifiers: ids.Ids) -> None:
+        self._parts = parts
+        self._ids = identifiers
+
+    def at_door(self, reason: decision.Reason, *, detail: str = "") -> None:
+        """Before there is a call: the journal keeps ten a minute in full and counts the rest."""
+        event = self._ids.next()
+        record = audit.RefusalRecord(
+            event=event, request_id=event, reason=reason.value, method="", detail=detail
+        )
+        try:
+            self._parts.journal.refusal_before_auth(record, self._parts.wall())
+        except journal.JournalUnavailable as failure:
+            _unrecorded(failure, event)
+        self._parts.telemetry.operated("", "", reason.value, 0.0)
+
+    def call(self, visit: Visit, refused: decision.Refusal, bound: bind.Bound | None) -> None:
+        """A refused `tools/call`."""
+        parts, objection, rule = self._parts, refused.objection, refused.objection.rule
+        held = bound.servers.get(refused.call.server) if bound is not None else None
+        ours = parts.clock() - visit.request.received
+        self._write(
+            parts.writer.refusal(
+                visit.about, refused, view=held.view if held else None, ours=round(ours * 1e6)
+            )
+        )
+        parts.telemetry.decided(
+            rule.object if rule else "", rule.rule if rule else "", "deny", objection.reason.value
+        )
+        if objection.pool is not None:
+            limit = objection.pool.limit
+            parts.telemetry.limited(f"{limit.namespace}/{limit.budget}", "deny")
+        tool = refused.call.name if held is not None and objection.visible else ""
+        parts.telemetry.operated(conventions.CALL_TOOL, tool, objection.reason.value, ours)
+        if not objection.visible:
+            _hidden(visit, refused)
+        asked_name = visit.subject.message.params.get("name")
+        body = answers.refused_call(
+            visit.subject.id,
+            objection,
+            request_id=visit.about.request_id,
+            name=asked_name if isinstance(asked_name, str) else "",
+            modern=visit.subject.modern,
+        )
+        answers.json(body).give(visit.reply)
+
+    def method(self, visit: Visit, objection: decision.Objection) -> None:
+        """Nothing can be answered yet: a call is refused as calls are, anything else with an error."""
+        if visit.subject.message.method == conventions.CALL_TOOL:
+            self.call(visit, decision.Refusal(call.Call(visit.server or _NOWHERE, ""), objection), None)
+            return
+        self.at_door(objection.reason)
+        answers.refused_method(visit.subject.id, objection, request_id=visit.about.request_id).give(
+            visit.reply
+        )
+
+    def server(self, visit: Visit) -> None:
+        """A server this caller may not see: the same 404 as for one that does not exist."""
+        params = visit.subject.message.params
+        name = params.get("name") if visit.subject.message.method == conventions.CALL_TOOL else ""
+        unknown = call.Call(visit.server or _NOWHERE, name if isinstance(name, str) else "")
+        objection = decision.Objection(decision.Reason.SERVER_UNKNOWN, visible=False)
+        refused = decision.Refusal(unknown, objection)
+        self._write(self._parts.writer.refusal(visit.about, refused, view=None, ours=0))
+        self._parts.telemetry.decided("", "", "deny", objection.reason.value)
+        _hidden(visit, refused)
+        answers.not_found().give(visit.reply)
+
+    def _write(self, record: audit.RefusalRecord) -> None:
+        try:
+            self._parts.journal.refusal(record)
+        except journal.JournalUnavailable as failure:
+            _unrecorded(failure, record.request_id)
+
+
+def _hidden(visit: Visit, refused: decision.Refusal) -> None:
+    """One line for the platform engineer who wonders why a list is empty; never for the agent."""
+    log.info(
+        "hidden",
+        extra=telemetry.fields(
+            request=visit.about.request_id,
+            server=str(refused.call.server),
+            tool=refused.call.name[:_LOGGED_CHARACTERS],
+            reason=refused.reason.value,
+            why=refused.objection.detail,
+        ),
+    )
+
+
+def _unrecorded(failure: journal.JournalUnavailable, request_id: str) -> None:
+    log.error("a refusal could not be recorded", extra=telemetry.fields(why=str(failure), request=request_id))

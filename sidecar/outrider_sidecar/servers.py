@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Upstream servers as we have met them: which era each speaks, the sessions we hold there, and whether it is well.
+
+Called by an attempt (a `Leg` to send one call on) and by lists (a server's tools). Contact is made once, by whoever comes
+first; everybody else waits for the same answer. Everything sent from here carries a Permit with Method.LIST or the call's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+from collections.abc import Callable
+
+import msgspec
+
+from outrider import bind, catalog, decide, decision, names, snapshot
+from outrider_sidecar import (
+    asked,
+    breaker,
+    conventions,
+    credentials,
+    exchange,
+    jsonrpc,
+    legacy,
+    lists,
+    modern,
+    reading,
+    snapshots,
+    telemetry,
+)
+
+SESSIONS_MAX = 1_000
+"""Upstream sessions per server; the one unused for longest is dropped."""
+
+PAGES_MAX = 200
+"""A server whose list never ends is cut off here."""
+
+CANCEL_SECONDS = 5.0
+
+CONTACT_SECONDS = 20.0
+"""Cold starts of 9 to 16 s are common."""
+
+_R = decision.Reason
+_FALLBACK = frozenset({200, 400, 404, 405, 406, 415, 422, 501})
+"""Statuses by which a server of the handshake era answers a request it does not know (versioning rules of the spec)."""
+
+
+class NoLeg(Exception):
+    """A server could not be met. `reason` is for the caller, the text for the log and the journal."""
+
+    def __init__(self, reason: decision.Reason, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+@dataclasses.dataclass(slots=True)
+class Session:
+    """A handshake with a server: `id` None when it keeps no sessions. `version` as negotiated."""
+
+    key: str
+    id: bytes | None
+    version: str
+
+
+@dataclasses.dataclass(slots=True)
+class Server:
+    """What is known of one upstream at one endpoint. `modern` None: not met yet."""
+
+    endpoint: snapshot.Endpoint
+    breaker: breaker.Breaker = dataclasses.field(default_factory=breaker.Breaker)
+    modern: bool | None = None
+    sessions: collections.OrderedDict[str, Session] = dataclasses.field(
+        default_factory=collections.OrderedDict
+    )
+    meeting: dict[str, asyncio.Future[NoLeg | None]] = dataclasses.field(default_factory=dict)
+    next_id: int = 0
+
+    def mint(self) -> int:
+        """An id of ours: agents' ids never reach a server, so that two agents cannot collide there."""
+        self.next_id += 1
+        return self.next_id
+
+
+@dataclasses.dataclass(slots=True)
+class Leg:
+    """The way one call goes to one server: era, session, and the ids it has there."""
+
+    server: Server
+    session: Session | None
+    call_id: int
+
+    @property
+    def breaker(self) -> breaker.Breaker:
+        return self.server.breaker
+
+    def call(self, name: str, subject: asked.Asked) -> tuple[exchange.Headers, bytes]:
+        """Head and body of the call in this server's era; arguments byte for byte as the agent wrote them."""
+        raw, trace = subject.message.arguments_raw, subject.trace
+        progress = subject.progress_token is not None
+        if self.session is None:
+            return modern.call(self.call_id, name, raw, progress=progress, trace=trace)
+        params = legacy.call(self.call_id, name, raw, progress=progress, trace=trace)
+        head = legacy.head_of_call(self.session.id, self.session.version, trace)
+        return head, jsonrpc.request(self.call_id, conventions.CALL_TOOL, params)
+
+    def progress(self, message: jsonrpc.Answer, subject: asked.Asked) -> bytes | None:
+        """Progress of this call under the agent's own token; None for any notification that is not that."""
+        token = subject.progress_token
+        if message.method != conventions.PROGRESS or token is None:
+            return None
+        try:
+            params = jsonrpc.members(message.payload)
+        except msgspec.DecodeError:
+            return None
+        if params.get("progressToken") != b"%d" % self.call_id:
+            return None
+        return jsonrpc.request(
+            None, conventions.PROGRESS, {**params, "progressToken": jsonrpc.encode_id(token)}
+        )
+
+    def expired(self, status: int | None, answer: jsonrpc.Answer | None) -> bool:
+        """True when the server said that it does not know our session: 404, and nothing that answers the call."""
+        return (
+            self.session is not None
+            and self.session.id is not None
+            and status == 404
+            and (answer is None or answer.id != self.call_id)
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Errand:
+    """What every request of our own to one server needs; `deadline` in loop time."""
+
+    server: Server
+    permit: decision.Permit
+    lent: exchange.Lent
+    deadline: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Heard:
+    answer: jsonrpc.Answer | None
+    status: int | None
+    session: bytes | None
+    failed: exchange.Failed | None
+
+
+class Servers:
+    """All upstreams of one proxy."""
+
+    def __init__(
+        self,
+        *,
+        upstream: exchange.Upstream,
+        credentials: credentials.Credentials,
+        current: snapshots.Current,
+        telemetry: telemetry.Telemetry,
+        clock: Callable[[], float],
+    ) -> None:
+        self._upstream = upstream
+        self._credentials = credentials
+        self._current = current
+        self._telemetry = telemetry
+        self._clock = clock
+        self._servers: dict[names.ServerId, Server] = {}
+
+    def keep(self, bound: bind.Bound) -> None:
+        """A new snapshot: forget servers that left it or moved."""
+        self._servers = {
+            key: held
+            for key, held in self._servers.items()
+            if key in bound.servers and bound.servers[key].view.endpoint == held.endpoint
+        }
+
+    def leg_at_hand(self, permit: decision.Permit, session_key: str) -> Leg | None:
+        """A leg without waiting, when the server has been met and, in the handshake era, the session exists."""
+        server = self._server(permit.server)
+        if server.modern is None:
+            return None
+        if server.modern:
+            return Leg(server, None, server.mint())
+        session = server.sessions.get(_key(permit, session_key))
+        if session is None:
+            return None
+        server.sessions.move_to_end(session.key)
+        return Leg(server, session, server.mint())
+
+    async def leg(
+        self, permit: decision.Permit, lent: exchange.Lent, session_key: str, *, deadline: float
+    ) -> Leg:
+        """Meets the server first if need be. Raises NoLeg."""
+        while (leg := self.leg_at_hand(permit, session_key)) is None:
+            await self._meet(permit, lent, _key(permit, session_key), deadline=deadline)
+        return leg
+
+    def forget(self, leg: Leg) -> None:
+        """The server does not know this session any more."""
+        if leg.session is not None:
+            leg.server.sessions.pop(leg.session.key, None)
+
+    def _server(self, view: snapshot.ServerView) -> Server:
+        server = self._servers.get(view.id)
+        if server is None or server.endpoint != view.endpoint:
+            server = self._servers[view.id] = Server(view.endpoint)
+        return server
+
+    async def _meet(self, permit: decision.Permit, lent: exchange.Lent, key: str, *, deadline: float) -> None:
+        """Single flight per server and session: whoever waits shares the failure too."""
+        server = self._server(permit.server)
+        meeting = server.meeting.get(key)
+        if meeting is not None:
+            if (shared := await asyncio.shield(meeting)) is not None:
+                raise shared
+            return
+        meeting = server.meeting[key] = asyncio.get_running_loop().create_future()
+        outcome: NoLeg | None = NoLeg(_R.CANCELLED, "whoever was meeting the server gave up")
+        try:
+            errand = _Errand(server, permit, lent, min(deadline, self._clock() + CONTACT_SECONDS))
+            await self._contact(errand, key)
+            outcome = None
+        except NoLeg as failure:
+            outcome = failure
+            raise
+        finally:
+            del server.meeting[key]
+            meeting.set_result(outcome)
+
+    async def _contact(self, errand: _Errand, key: str) -> None:
+        """Modern first, unless the entry fixes a revision; a server that does not know the question is greeted."""
+        server = errand.server
+        if not server.breaker.allow(now := self._clock()):
+            raise NoLeg(_R.UPSTREAM_BREAKER_OPEN, f"for {server.breaker.retry_after(now):.1f} s")
+        wanted = errand.permit.server.endpoint.protocol
+        if server.modern is None and wanted in ("Auto", conventions.MODERN):
+            head, body = modern.discover(server.mint())
+            heard = await self._ask(errand, head, body, "server/discover")
+            if (
+                heard.answer is not None
+                and heard.answer.kind is jsonrpc.AnswerKind.RESULT
+                and modern.speaks(heard.answer)
+            ):
+                server.modern = True
+                return
+            if wanted != "Auto" or heard.status not in _FALLBACK:
+                raise _no_leg(heard)
+        version = conventions.LEGACY[-1] if wanted == "Auto" else wanted
+        head, body = legacy.initialize(server.mint(), version)
+        heard = await self._ask(errand, head, body, "initialize")
+        spoken = legacy.negotiated(heard.answer) if heard.answer is not None else None
+        if spoken is None:
+            raise _no_leg(heard)
+        session = Session(key, heard.session, spoken)
+        head, body = legacy.initialized(session=session.id, version=spoken)
+        await self._ask(errand, head, body, "notifications/initialized")
+        server.modern = False
+        server.sessions[key] = session
+        while len(server.sessions) > SESSIONS_MAX:
+            server.sessions.popitem(last=False)
+
+    async def _ask(self, errand: _Errand, head: exchange.Headers, body: bytes, method: str) -> _Heard:
+        """One request of the proxy's own, answered whole."""
+        answers: list[jsonrpc.Answer] = []
+        over: asyncio.Future[exchange.Failed | None] = asyncio.get_running_loop().create_future()
+
+        def heard(message: jsonrpc.Answer) -> bool:
+            if message.kind in (jsonrpc.AnswerKind.RESULT, jsonrpc.AnswerKind.ERROR):
+                answers.append(message)
+            return True
+
+        def ended(failed: exchange.Failed | None) -> None:
+            if not over.done():
+                over.set_result(failed)
+
+        sink = reading.Reading(
+            result_bytes_max=errand.permit.server.endpoint.result_bytes_max,
+            on_message=heard,
+            on_end=ended,
+        )
+        started = self._clock()
+        verb = "POST" if body else "DELETE"
+        sink.flight = flight = self._upstream.send(
+            errand.permit, errand.lent, head, body, sink, deadline=errand.deadline, method=verb
+        )
+        try:
+            failed = await over
+        except asyncio.CancelledError:
+            flight.cancel()
+            raise
+        now = self._clock()
+        if failed is not None and breaker.counts(failed.reason):
+            errand.server.breaker.failed(now)
+        else:
+            errand.server.breaker.succeeded(now)
+        self._telemetry.upstream(
+            method, str(errand.permit.server.id), "" if failed is None else failed.reason.value, now - started
+        )
+        return _Heard(answers[0] if answers else None, sink.status, sink.session, failed)
+
+    async def cancel(self, permit: decision.Permit, leg: Leg) -> None:
+        """Tells a server of the handshake era, which a closed connection tells nothing, that a call is not waited for."""
+        if leg.session is None:
+            return
+        try:
+            lent = await self._credentials.lend(permit)
+        except credentials.Unavailable:
+            return  # without the credential the server would not listen
+        head, body = legacy.cancelled(leg.call_id, session=leg.session.id, version=leg.session.version)
+        errand = _Errand(leg.server, permit, lent, self._clock() + CANCEL_SECONDS)
+        await self._ask(errand, head, body, conventions.CANCELLED)
+
+    async def end_sessions(self, bound: bind.Bound, session_key: str) -> None:
+        """An agent's session is over: so are those opened for it at servers."""
+        for server_id, server in tuple(self._servers.items()):
+            for key in [each for each in server.sessions if each.startswith(f"{session_key}\0")]:
+                session = server.sessions.pop(key)
+                permit = decide.permit_listing(bound, server_id)
+                if session.id is None or not isinstance(permit, decision.Permit):
+                    continue
+                try:
+                    lent = await self._credentials.lend(permit)
+                except credentials.Unavailable:
+                    continue  # without the credential the server would not listen; its own time limit ends it
+                errand = _Errand(server, permit, lent, self._clock() + CANCEL_SECONDS)
+                head = legacy.farewell(session=session.id, version=session.version)
+                await self._ask(errand, head, b"", "DELETE")
+
+    async def listing(self, server_id: names.ServerId) -> lists.Listing:
+        """Drains a server's `tools/list`. Raises lists.ListingFailed."""
+        bound = self._current.bound
+        permit = decide.permit_listing(bound, server_id) if bound is not None else None
+        if not isinstance(permit, decision.Permit):
+            raise lists.ListingFailed("not in the configuration" if permit is None else permit.reason.value)
+        deadline = self._clock() + CONTACT_SECONDS
+        try:
+            lent = await self._credentials.lend(permit)
+            return await self._drain(permit, lent, deadline)
+        except (credentials.Unavailable, NoLeg) as failure:
+            raise lists.ListingFailed(f"{failure.reason.value}: {failure}") from None
+
+    async def _drain(self, permit: decision.Permit, lent: exchange.Lent, deadline: float) -> lists.Listing:
+        raws: list[bytes] = []
+        cursor: str | None = None
+        ttl: float | None = None
+        for _ in range(PAGES_MAX):
+            leg = await self.leg(permit, lent, "", deadline=deadline)
+            if leg.session is None:
+                head, body = modern.list_tools(leg.call_id, cursor)
+            else:
+                head, body = legacy.list_tools(
+                    leg.call_id, cursor, session=leg.session.id, version=leg.session.version
+                )
+            heard = await self._ask(_Errand(leg.server, permit, lent, deadline), head, body, "tools/list")
+            if leg.expired(heard.status, heard.answer):
+                self.forget(leg)
+                continue
+            page = _page(heard, leg.call_id)
+            raws.extend(bytes(raw) for raw in page.tools)
+            ttl = page.ttl_ms / 1000 if page.ttl_ms is not None else None
+            cursor = page.next_cursor
+            if cursor is None or len(raws) > catalog.TOOLS_MAX:
+                return lists.Listing(catalog.definitions(raws), ttl)
+        raise NoLeg(_R.UPSTREAM_PROTOCOL_ERROR, f"the list of tools has more than {PAGES_MAX} pages")
+
+
+class _Page(msgspec.Struct, rename="camel"):
+    tools: list[msgspec.Raw]
+    next_cursor: str | None = None
+    ttl_ms: float | None = None
+
+
+def _page(heard: _Heard, call_id: int) -> _Page:
+    answer = heard.answer
+    if answer is None or answer.id != call_id or answer.kind is not jsonrpc.AnswerKind.RESULT:
+        raise _no_leg(heard)
+    try:
+        return msgspec.json.decode(answer.payload, type=_Page)
+    except msgspec.DecodeError as error:
+        raise NoLeg(_R.UPSTREAM_PROTOCOL_ERROR, f"the list of tools cannot be read: {error}") from None
+
+
+def _key(permit: decision.Permit, session_key: str) -> str:
+    """Sessions are never shared between agents' sessions, nor between credentials."""
+    return f"{session_key}\0{permit.credential.name if permit.credential is not None else ''}"
+
+
+def _no_leg(heard: _Heard) -> NoLeg:
+    if heard.failed is not None:
+        return NoLeg(heard.failed.reason, heard.failed.detail)
+    if heard.status in (401, 403):
+        return NoLeg(_R.UPSTREAM_UNAUTHORIZED, f"HTTP status {heard.status}")
+    if heard.answer is not None and heard.answer.kind is jsonrpc.AnswerKind.ERROR:
+        return NoLeg(_R.UPSTREAM_PROTOCOL_ERROR, "the server answered our handshake or list with an error")
+    return NoLeg(_R.UPSTREAM_PROTOCOL_ERROR, f"HTTP status {heard.status} and no MCP answer")

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sessions of handshake-era agents: ids that carry their own state under a seal, so that a restart forgets none.
+
+Called by the pipeline. A 404 on a session breaks every official client for good, so an id must outlive the process: it
+is state plus an HMAC under a key in the state folder (protocol.md rule 9). An id of another principal or endpoint, or one
+that is too old or altered, looks unknown (R18).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import collections
+import hmac
+from collections.abc import Callable
+
+import msgspec
+
+AGE_SECONDS_MAX = 24 * 3600.0
+ENDED_MAX = 10_000
+"""DELETEd sessions that are remembered as dead; kept in memory, so a restart forgives them."""
+
+_SEAL_BYTES = 32
+_PURPOSE = b"outrider session 1\0"
+ID_CHARACTERS_MAX = 1024
+
+
+class State(msgspec.Struct, frozen=True, array_like=True):
+    """`endpoint` is the path it was made on, `created` epoch seconds, `nonce` what tells equal sessions apart."""
+
+    version: str
+    principal: str
+    endpoint: str
+    created: float
+    nonce: bytes
+
+
+class Sealer:
+    """`key` is 32 bytes that outlive the process; `entropy(n)` gives n random bytes; `wall` epoch seconds."""
+
+    def __init__(self, key: bytes, *, entropy: Callable[[int], bytes], wall: Callable[[], float]) -> None:
+        self._key = key
+        self._entropy = entropy
+        self._wall = wall
+        self._ended: collections.OrderedDict[bytes, None] = collections.OrderedDict()
+
+    def open(self, *, version: str, principal: str, endpoint: str) -> str:
+        """A new session's id: visible ASCII."""
+        state = State(version, principal, endpoint, self._wall(), self._entropy(16))
+        body = msgspec.msgpack.encode(state)
+        return base64.urlsafe_b64encode(self._seal(body) + body).rstrip(b"=").decode()
+
+    def read(self, text: str, *, principal: str, endpoint: str) -> State | None:
+        """The session behind an id, None when it is not a live one of this principal on this endpoint."""
+        if len(text) > ID_CHARACTERS_MAX or not text.isascii():
+            return None
+        try:
+            sealed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            return None
+        seal, body = sealed[:_SEAL_BYTES], sealed[_SEAL_BYTES:]
+        if not hmac.compare_digest(seal, self._seal(body)):
+            return None
+        if base64.urlsafe_b64encode(sealed).rstrip(b"=").decode() != text:
+            return None  # the last character's spare bits were changed: the same bytes, another id
+        try:
+            state = msgspec.msgpack.decode(body, type=State)
+        except msgspec.DecodeError:
+            return None
+        fits = state.principal == principal and state.endpoint == endpoint and state.nonce not in self._ended
+        return state if fits and 0 <= self._wall() - state.created + 60 <= AGE_SECONDS_MAX + 60 else None
+
+    def end(self, state: State) -> None:
+        """The agent is done with it."""
+        self._ended[state.nonce] = None
+        while len(self._ended) > ENDED_MAX:
+            self._ended.popitem(last=False)
+
+    def _seal(self, body: bytes) -> bytes:
+        return hmac.digest(self._key, _PURPOSE + body, "sha256")

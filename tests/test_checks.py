@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What compile finds across objects: sound claims, each with its place, and silence about what is in order."""
+
+from __future__ import annotations
+
+import pytest
+from tests.worlds import ALL, CALLS, EVERYONE, OURS, S, allow, budget, deny, policy, server, world
+
+from outrider import compile as compiler
+from outrider.findings import Reason
+
+
+def reasons(made, *args, **more):
+    return {(finding.reason, finding.name, finding.path) for finding in compiler.check(made, *args, **more)}
+
+
+QUIET = {"credentials": [{"name": "c", "from": EVERYONE, "none": True}]}
+
+
+def test_a_sound_world_has_no_findings() -> None:
+    made = world(server(**QUIET), policy(allow(["get_*"])), budget(CALLS))
+    assert compiler.check(made, {S: ("get_a",)}) == ()
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        ([policy(allow(), target=[{"name": "s"}, {"name": "z"}])], (Reason.TARGET_NOT_FOUND, "p", "spec.targetRefs[1]")),
+        ([budget(CALLS, target=[{"name": "z"}])], (Reason.TARGET_NOT_FOUND, "b", "spec.targetRefs[0]")),
+        ([policy(allow(), target=[{"namespace": "no", "name": "*"}])], (Reason.TARGET_NOT_FOUND, "p", "spec.targetRefs[0]")),
+        ([policy(allow(), namespace="outrider-system")],
+         (Reason.PLATFORM_TARGET_NEEDS_NAMESPACE, "p", "spec.targetRefs[0]")),
+        ([policy(allow(who=[{"teams": ["slaes"]}]))], (Reason.NEVER_MATCHES, "p", "spec.rules[0].from[0].teams")),
+        ([policy(allow(who=[{"namespaces": ["a"], "serviceAccounts": ["b/x"]}]))],
+         (Reason.NEVER_MATCHES, "p", "spec.rules[0].from[0]")),
+        ([policy(allow(who=[{"namespaces": ["hr"]}]), namespace="agents", target=OURS)],
+         (Reason.NEVER_MATCHES, "p", "spec.rules[0].from[0]")),
+        ([budget(CALLS, **{"from": [{"teams": ["slaes"]}]})], (Reason.NEVER_MATCHES, "b", "spec.from[0].teams")),
+        ([policy(allow(["a*"]), deny(["A*"]))], (Reason.SHADOWED, "p", "spec.rules[0].tools[0]")),
+        ([policy(allow(["a", "b"]), deny(["b"], who=EVERYONE))], (Reason.SHADOWED, "p", "spec.rules[0].tools[1]")),
+        ([policy(allow()), policy(deny(), name="top", namespace="outrider-system", target=ALL)],
+         (Reason.SHADOWED, "p", "spec.rules[0].tools[0]")),
+        ([policy(allow(), namespace="agents", target=ALL), policy(deny(), name="q", namespace="agents", target=ALL)],
+         (Reason.SHADOWED, "p", "spec.rules[0].tools[0]")),
+    ],
+)  # fmt: skip
+def test_what_does_not_do_what_it_seems_to_do_is_found(made, expected) -> None:
+    found = reasons(world(server(**QUIET), *made, teams=[{"name": "sales", "namespaces": ["agents"]}]))
+    assert found == {expected}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        [policy(allow(), deny(who=[{"namespaces": ["hr"]}]))],
+        [policy(allow()), policy(deny(), name="q", mode="Audit")],
+        [policy(allow()), policy(deny(), name="q", namespace="agents", target=OURS)],
+        [policy(allow(["a*"]), deny(["ab*"]))],
+        [policy(allow(["*"]), deny(["a*"]))],
+    ],
+)
+def test_a_deny_for_fewer_callers_or_tools_shadows_nothing(made) -> None:
+    assert reasons(world(server(**QUIET), *made)) == set()
+
+
+def test_an_allow_is_shadowed_only_if_it_is_at_every_server_it_is_for() -> None:
+    target = [{"name": "*"}]
+    closed = server(**QUIET, tools={"exclude": ["query"]})
+    one = world(closed, server("t", **QUIET), policy(allow(), target=target))
+    assert reasons(one) == set()
+    both = world(closed, server("t", **QUIET, tools={"exclude": ["Q*"]}), policy(allow(), target=target))
+    assert reasons(both) == {(Reason.SHADOWED, "p", "spec.rules[0].tools[0]")}
+
+
+def test_unknown_tools_are_found_once_the_servers_lists_are_known() -> None:
+    made = world(
+        server(**QUIET, tools={"cost": {"perTool": [{"name": "gone"}]}}),
+        policy(allow(["quer", "get_*", "*"]), deny(["DROP_*", "nix"])),
+        budget(CALLS, tools=["query", "lost"]),
+    )
+    assert reasons(made) == set()
+    found = compiler.check(made, {S: ("query", "drop_all", "get_x")})
+    assert {(finding.name, finding.path) for finding in found} == {
+        ("p", "spec.rules[0].tools[0]"),
+        ("p", "spec.rules[1].tools[1]"),
+        ("b", "spec.tools[1]"),
+        ("s", "spec.tools.cost.perTool[0]"),
+    }
+    assert {finding.reason for finding in found} == {Reason.UNKNOWN_TOOL}
+    assert any(finding.remedy == 'Did you mean "query"?' for finding in found)
+
+
+def test_a_server_without_credential_or_bridge_is_found() -> None:
+    assert reasons(world(server())) == {(Reason.NO_CREDENTIAL, "s", "spec.credentials")}
+    made = world(server(endpoint={"command": ["x"]}))
+    assert reasons(made) == {(Reason.COMMAND_WITHOUT_BRIDGE, "s", "spec.endpoint.command")}
+    assert reasons(made, bridges={S: "http://127.0.0.1:1/"}) == set()
+
+
+@pytest.mark.parametrize(("amount", "found"), [("0.9", True), ("10", False), ("0", False)])
+def test_a_budget_of_a_few_reserves_is_found(amount, found) -> None:
+    cost = {"perTool": [{"name": "q", "perCall": "0.1"}]}
+    spend = {"name": "m", "unit": "Cost", "quota": {"amount": amount, "period": "Month"}}
+    made = world(server(**QUIET, tools={"cost": cost}), budget(spend, tools=["q"]))
+    assert bool(reasons(made)) is found
+    assert reasons(made) <= {(Reason.RESERVE_TOO_LARGE, "b", "spec.limits[0].quota.amount")}
+
+
+def test_missing_consent_is_found_for_the_laptops_own_workload() -> None:
+    who = {"workload": {"namespace": "agents", "serviceAccount": "bot"}}
+    objects = (server(**QUIET), policy(allow()))
+    assert reasons(world(*objects, **who)) == {(Reason.CONSENT_MISSING, "s", "")}
+    assert reasons(world(*objects, consumerConsent="Implied", **who)) == set()
+    assert reasons(world(*objects, policy(allow(), namespace="agents", target=OURS), **who)) == set()
+
+
+def test_a_thousand_servers_and_policies_compile_without_reading_each_for_each() -> None:
+    many = [server(f"s{n}", **QUIET) for n in range(1000)]
+    many += [policy(allow(), name=f"p{n}", target=[{"name": f"s{n}"}]) for n in range(1000)]
+    made = world(*many)
+    assert len(compiler.snapshot(made, "agents", "bot").servers) == 1000
+    assert compiler.check(made) == ()

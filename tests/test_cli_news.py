@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `outrider dev` says about two states of the operator.."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from outrider import findings, manifests
+from outrider_cli import news
+
+QUIET: dict[str, Any] = {"version": "a" * 64, "problems": [], "findings": [], "sidecars": []}
+
+
+def a_status(**more: Any) -> dict[str, Any]:
+    return {**QUIET, **more}
+
+
+def a_sidecar(acked: str | None, refusal: Any = None) -> dict[str, Any]:
+    return {"acked": acked, "refusal": refusal}
+
+
+PROBLEM = manifests.Problem("policies.yaml", 14, "spec.rules[0].form", "unknown field.", ("effect", "from"))
+FINDING = findings.Finding(
+    findings.Severity.ERROR,
+    findings.Reason.TARGET_NOT_FOUND,
+    "MCPToolPolicy",
+    "a",
+    "b",
+    "spec",
+    "no c",
+    "Make c.",
+)
+
+
+def test_nothing_new_is_nothing_said() -> None:
+    assert news.changes(QUIET, a_status()) == []
+
+
+def test_problems_are_shown_as_the_files_loader_words_them() -> None:
+    broken = a_status(problems=[{**dataclasses.asdict(PROBLEM), "allowed": list(PROBLEM.allowed)}])
+    assert news.changes(QUIET, broken) == [str(PROBLEM), "The last good configuration stays in force."]
+    assert news.changes(broken, broken) == []
+    assert news.changes(broken, QUIET) == ["The files are sound again."]
+
+
+def test_a_version_is_in_force_once_a_proxy_accepted_it_and_is_said_once() -> None:
+    offered = a_status(version="b" * 64, sidecars=[a_sidecar("a" * 64)])
+    accepted = a_status(version="b" * 64, sidecars=[a_sidecar("b" * 64)])
+    assert news.changes(QUIET, offered) == []
+    assert news.changes(offered, accepted) == ["Configuration bbbbbbbbbbbb is in force."]
+    assert news.changes(accepted, accepted) == []
+    assert news.in_force(a_status(version=None, sidecars=[a_sidecar(None)])) == ""
+
+
+def test_a_refusal_of_the_proxy_is_said_once() -> None:
+    refused = a_status(sidecars=[a_sidecar(None, {"error": "odd", "path": "$.x"})])
+    said = news.changes(QUIET, refused)
+    assert len(said) == 1
+    assert "odd" in said[0]
+    assert news.changes(refused, refused) == []
+
+
+def test_a_new_finding_is_said_with_its_remedy() -> None:
+    found = a_status(findings=[dataclasses.asdict(FINDING)])
+    assert news.changes(QUIET, found) == [str(FINDING)]
+    assert news.notes(found) == [str(FINDING)]
+    assert news.changes(found, found) == []

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The committed CRDs are what the models say, in a form the API server accepts."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from outrider import resources
+from outrider_operator import crds
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TEXTS = resources.crds()
+
+
+def nodes(schema, path="", *, in_list=False):
+    yield path, schema, in_list
+    for name, child in schema.get("properties", {}).items():
+        yield from nodes(child, f"{path}.{name}", in_list=in_list)
+    if "items" in schema:
+        yield from nodes(schema["items"], f"{path}[]", in_list=True)
+    if isinstance(schema.get("additionalProperties"), dict):
+        yield from nodes(schema["additionalProperties"], f"{path}{{}}", in_list=True)
+
+
+def spec_of(text):
+    [version] = yaml.safe_load(text)["spec"]["versions"]
+    return version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+
+
+def test_the_committed_files_are_the_generated_ones() -> None:
+    committed = {path.name: path.read_text() for path in (ROOT / "crds").glob("*.yaml")}
+    assert committed == TEXTS, "run: python -m outrider_operator.crds"
+
+
+def test_the_command_writes_them(tmp_path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "outrider_operator.crds", str(tmp_path / "out")], capture_output=True, text=True, check=True,
+        env={"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'sidecar'}"},
+    )  # fmt: skip
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == TEXTS
+    assert len(ran.stdout.splitlines()) == 3
+
+
+def test_writing_twice_changes_nothing(tmp_path) -> None:
+    assert crds.write(tmp_path) == crds.write(tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(TEXTS))
+def test_a_schema_is_structural_bounded_and_described(name) -> None:
+    allowed = {
+        "type", "description", "properties", "required", "items", "additionalProperties", "enum", "pattern", "default",
+        "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems", "maxProperties",
+        "x-kubernetes-list-type", "x-kubernetes-validations",
+    }  # fmt: skip
+    for path, node, in_list in nodes(spec_of(TEXTS[name])):
+        assert set(node) <= allowed, (path, set(node) - allowed)
+        assert node["type"] in ("object", "array", "string", "integer", "boolean"), path
+        assert not ("properties" in node and "additionalProperties" in node), path
+        assert set(node.get("required", ())) <= set(node.get("properties", {})), path
+        assert node.get("description") or path.endswith(("[]", "{}")), path
+        if in_list:
+            assert "default" not in node, path
+        if node["type"] == "array":
+            assert "maxItems" in node, path
+            assert node["x-kubernetes-list-type"] == "atomic", path
+        if node["type"] == "string" and "enum" not in node:
+            assert "maxLength" in node, path
+
+
+@pytest.mark.parametrize("name", sorted(TEXTS))
+def test_names_are_those_of_our_group(name) -> None:
+    made = yaml.safe_load(TEXTS[name])
+    spec = made["spec"]
+    assert made["metadata"]["name"] == f"{spec['names']['plural']}.outrider.dev"
+    assert spec["names"]["categories"] == ["outrider"]
+    assert spec["names"]["shortNames"][0] in ("orsrv", "orpol", "orbud")
+    assert "status" not in spec["versions"][0].get("subresources", {})
+
+
+def test_what_exists_only_in_files_is_in_no_crd() -> None:
+    servers = TEXTS["outrider.dev_mcpservers.yaml"]
+    spec = spec_of(servers)
+    assert "command" not in spec["properties"]["endpoint"]["properties"]
+    assert spec["properties"]["endpoint"]["required"] == ["url"]
+    credential = spec["properties"]["credentials"]["items"]
+    assert set(credential["properties"]) == {"name", "from", "tools", "none"}
+    assert set(credential["required"]) == {"name", "from", "none"}
+
+
+def test_lists_with_names_demand_unique_ones_by_cel() -> None:
+    named = {
+        path: node
+        for text in TEXTS.values()
+        for path, node, _ in nodes(spec_of(text))
+        if node["type"] == "array"
+        and "name" in node["items"].get("required", ())
+        and not path.endswith("targetRefs")
+    }
+    assert set(named) == {".credentials", ".tools.cost.perTool", ".rules", ".limits"}
+    for path, node in named.items():
+        assert any("exists_one" in rule["rule"] for rule in node["x-kubernetes-validations"]), path
+
+
+def test_defaults_of_the_server_are_those_of_the_models() -> None:
+    def filled(node, value):
+        """What the API server makes of `value`: defaults of absent fields, then those below."""
+        for name, child in node.get("properties", {}).items():
+            if name not in value and "default" in child:
+                value[name] = yaml.safe_load(yaml.safe_dump(child["default"]))
+            if isinstance(value.get(name), dict):
+                filled(child, value[name])
+        return value
+
+    spec = {"description": "x", "endpoint": {"url": "https://x.example/"}}
+    top = {
+        "apiVersion": "outrider.dev/v1alpha1",
+        "kind": "MCPServer",
+        "metadata": {"name": "a", "namespace": "b"},
+    }
+    made = resources.MCPServer.model_validate_json(__import__("json").dumps({**top, "spec": spec}))
+    stored = filled(spec_of(TEXTS["outrider.dev_mcpservers.yaml"]), spec)
+    again = resources.MCPServer.model_validate_json(__import__("json").dumps({**top, "spec": stored}))
+    assert stored["endpoint"]["timeouts"]["call"] == "50s"
+    assert again == made

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The config stream over real sockets: who may read it, what comes first, and what a slow reader gets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from outrider import identity, snapshot, wire
+from outrider_operator import publishing, reviewer, streaming
+
+STREAM = "/v1/config/stream"
+
+
+def made(name="bot", padding=0):
+    teams = tuple(f"{'x' * 1000}{n}" for n in range(padding))
+    return snapshot.Snapshot(
+        epoch=1, workload=identity.Workload(namespace="agents", service_account=name, teams=teams)
+    )
+
+
+class Served:
+    """An operator's HTTP on a port of the kernel's choice, and a client with its token."""
+
+    def __init__(self, publisher, session, url, transports):
+        self.publisher, self.session, self.url, self.transports = publisher, session, url, transports
+
+    def get(self, path=STREAM, **query):
+        return self.session.get(self.url + path, params={"schema": "1", **query})
+
+
+@contextlib.asynccontextmanager
+async def served(folder, *, ping_seconds=15.0):
+    reviewer.ensure(folder / "token")
+    publisher = publishing.Publisher(publishing.Counter(folder / "position.json"))
+    app = streaming.application(publisher, reviewer.FileReviewer(folder / "token"), ping_seconds=ping_seconds)
+    transports = []
+
+    async def note(request, _response):
+        transports.append(request.transport)
+
+    app.on_response_prepare.append(note)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    token = (folder / "token").read_text().strip()
+    async with aiohttp.ClientSession(
+        headers={"Authorization": f"Bearer {token}"}, read_bufsize=2**24
+    ) as session:
+        yield Served(publisher, session, f"http://127.0.0.1:{runner.addresses[0][1]}", transports)
+    publisher.drain()
+    await runner.cleanup()
+
+
+async def heard(response):
+    """The next message of a stream."""
+    return wire.decode(await asyncio.wait_for(response.content.readline(), 10))
+
+
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "Basic abc", "bearer x"])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", STREAM), ("POST", "/v1/config/ack"), ("GET", "/v1/status"), ("GET", "/x")]
+)
+def test_without_the_token_nothing_is_told_and_no_body_is_read(tmp_path, header, method, path) -> None:
+    async def run():
+        async with served(tmp_path) as one, aiohttp.ClientSession() as stranger:
+            headers = {} if header is None else {"Authorization": header}
+            async with stranger.request(
+                method, one.url + path, headers=headers, data=b"x" * 200_000
+            ) as answer:
+                return answer.status, await answer.json()
+
+    status, body = asyncio.run(run())
+    assert status == 401
+    assert set(body) == {"error"}
+
+
+def test_a_stream_says_hello_then_the_snapshot_then_every_newer_one(tmp_path) -> None:
+    async def run():
+        async with served(tmp_path) as one:
+            one.publisher.publish(made(), ())
+            async with one.get() as stream:
+                hello, first = await heard(stream), await heard(stream)
+                one.publisher.publish(made("cat"), ())
+                return one.publisher.epoch, hello, first, await heard(stream)
+
+    epoch, hello, first, second = asyncio.run(run())
+    assert hello == wire.Hello(epoch=epoch, schema=1)
+    assert wire.decode_snapshot(bytes(first.content)) == made()
+    assert wire.decode_snapshot(bytes(second.content)) == made("cat")
+    assert (first.position, second.position) == ({"files": 1}, {"files": 2})
+
+
+def test_whoever_holds_the_current_version_hears_one_short_line(tmp_path) -> None:
+    async def run():
+        async with served(tmp_path) as one:
+            one.publisher.publish(made(), ())
+            version = one.publisher.offer.version
+            async with one.get(version=version, position='{"files":1}') as stream:
+                await heard(stream)
+                unchanged = await heard(stream)
+                return version, unchanged, one.publisher.status()["sidecars"][0]["acked"]
+
+    version, unchanged, acked = asyncio.run(run())
+    assert unchanged == wire.Unchanged(version=version, position={"files": 1})
+    assert acked == version
+
+
+def test_an_operator_that_lags_says_so_only_within_one_epoch(tmp_path) -> None:
+    async def run():
+        async with served(tmp_path) as one:
+            one.publisher.publish(made(), ())
+            found = []
+            for epoch in (str(one.publisher.epoch), "7"):
+                async with one.get(version="0" * 64, position='{"files":9}', epoch=epoch) as stream:
+                    await heard(stream)
+                    found.append(type(await heard(stream)))
+            return found
+
+    assert asyncio.run(run()) == [wire.Behind, wire.SnapshotOffer]
+
+
+def test_before_anything_is_known_there_are_hello_and_pings_only(tmp_path) -> None:
+    async def run():
+        async with served(tmp_path, ping_seconds=0.01) as one, one.get() as stream:
+            before = [type(await heard(stream)) for _ in range(3)]
+            one.publisher.publish(made(), ())
+            while isinstance(after := await heard(stream), wire.Ping):
+                pass
+            return before, type(after)
+
+    assert asyncio.run(run()) == ([wire.Hello, wire.Ping, wire.Ping], wire.SnapshotOffer)
+
+
+def test_draining_says_go_away_and_ends_the_stream(tmp_path) -> None:
+    async def run():
+        async with served(tmp_path) as one, one.get() as stream:
+            await heard(stream)
+            one.publisher.drain()
+            return await heard(stream), await stream.content.readline()
+
+    last, end = asyncio.run(run())
+    assert isinstance(last, wire.GoAway)
+    assert end == b""
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{"schema": "2"}, {"schema": ""}, {"version": "abc"}, {"position": "[]"}, {"position": "{"}, {"position": '{"files":-1}'},
+     {"position": '{"files":true}'}, {"epoch": "x"}, {"position": "[" * 2000}],
+)  # fmt: skip
+def test_a_query_that_cannot_be_read_is_refused_with_a_sentence(tmp_path, query) -> None:
+    async def run():
+        async with served(tmp_path) as one, one.get(**query) as answer:
+            return answer.status, await answer.json()
+
+    status, body = asyncio.run(run())
+    assert status == 400
+    assert len(body["error"]) > 10
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"{}", 400), (b'{"type":"ping"}', 400), (b"x" * 70_000, 413),
+     (wire.encode(wire.Ack(version="0" * 64, position={}, ok=True)), 409)],
+)  # fmt: skip
+def test_an_answer_that_answers_nothing_is_refused(tmp_path, body, status) -> None:
+    async def run():
+        async with served(tmp_path) as one, one.session.post(one.url + "/v1/config/ack", data=body) as answer:
+            return answer.status, await answer.json()
+
+    assert asyncio.run(run())[0] == status
+
+
+def test_an_acknowledgement_shows_in_status_until_the_stream_ends(tmp_path) -> None:
+    async def run():
+        async with served(tmp_path) as one:
+            one.publisher.publish(made(), ())
+            async with one.get() as stream:
+                await heard(stream)
+                version = (await heard(stream)).version
+                ack = wire.Ack(version=version, position={"files": 1}, ok=True)
+                async with one.session.post(one.url + "/v1/config/ack", data=wire.encode(ack)) as answer:
+                    assert answer.status == 200
+                async with one.get("/v1/status") as answer:
+                    during = await answer.json()
+            while one.publisher.sidecars:
+                await asyncio.sleep(0)
+            return version, during, one.publisher.status()
+
+    version, during, after = asyncio.run(run())
+    assert [one["acked"] for one in during["sidecars"]] == [version]
+    assert during["version"] == version
+    assert after["sidecars"] == []
+
+
+def test_a_slow_reader_gets_the_newest_version_and_never_a_queue(tmp_path) -> None:
+    async def run():
+        async with served(tmp_path) as one:
+            reader, writer = await asyncio.open_connection(
+                *one.url.removeprefix("http://").split(":"), limit=4096
+            )
+            token = (tmp_path / "token").read_text().strip()
+            writer.write(
+                f"GET {STREAM}?schema=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+            )
+            while not one.publisher.sidecars:
+                await asyncio.sleep(0)
+            big = 16_000  # about 16 MB: more than every socket buffer on the way
+            for number in range(8):
+                one.publisher.publish(made(f"n{number}", padding=big), ())
+                await asyncio.sleep(0.01)
+            last = one.publisher.offer.version
+            total, tail = 0, b""
+            while last.encode() not in tail:
+                chunk = await asyncio.wait_for(reader.read(2**20), 10)
+                assert chunk
+                total += len(chunk)
+                tail = (tail + chunk)[-(2**21) :]
+            writer.close()
+            return total, len(one.publisher.offer.line)
+
+    total, line = asyncio.run(run())
+    assert total < 3 * line, "the first version and the last, not the six between"
+
+
+def test_not_even_small_snapshots_queue_for_a_reader_that_reads_nothing(tmp_path) -> None:
+    async def run():
+        async with served(tmp_path) as one:
+            _, writer = await asyncio.open_connection(*one.url.removeprefix("http://").split(":"), limit=1)
+            token = (tmp_path / "token").read_text().strip()
+            writer.write(
+                f"GET {STREAM}?schema=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+            )
+            while not one.publisher.sidecars:
+                await asyncio.sleep(0)
+            [transport] = one.transports
+            # The kernel's buffers take many versions; then the first one stays with us.
+            number, more_at = 0, 10_000
+            while number < more_at:
+                one.publisher.publish(made(f"n{number}", padding=40), ())
+                await asyncio.sleep(0.002)
+                number += 1
+                if transport.get_write_buffer_size() and more_at == 10_000:
+                    more_at = number + 20
+            queued = transport.get_write_buffer_size()
+            writer.transport.abort()
+            return queued, len(one.publisher.offer.line)
+
+    queued, line = asyncio.run(run())
+    assert 0 < queued < 1.5 * line, "a part of one version, never two"
+
+
+def test_there_is_a_bound_on_streams(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(streaming, "_STREAMS_MAX", 1)
+
+    async def run():
+        async with served(tmp_path) as one, one.get() as stream:
+            await heard(stream)
+            async with one.get() as second:
+                return second.status, json.loads(await second.text())
+
+    status, body = asyncio.run(run())
+    assert status == 503
+    assert "streams are open" in body["error"]
