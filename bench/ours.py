@@ -235,11 +235,8 @@ def _lists(way: paths.Way) -> bool:
 
 def samples(page: str) -> list[tuple[str, dict[str, str], float]]:
     """The samples of a Prometheus text page."""
-    found = []
-    for line in page.splitlines():
-        if matched := _SAMPLE.match(line):
-            found.append((matched[1], dict(_LABEL.findall(matched[2] or "")), float(matched[3])))
-    return found
+    lines = (_SAMPLE.match(line) for line in page.splitlines())
+    return [(line[1], dict(_LABEL.findall(line[2] or "")), float(line[3])) for line in lines if line]
 
 
 def metrics(way: paths.Way) -> list[tuple[str, dict[str, str], float]]:

@@ -214,7 +214,16 @@ def envoy(place: Place) -> Iterator[Way]:
     config.write_text(json.dumps(_envoy_config(place.upstream, port, folder)))
     said = subprocess.run([command, "--version"], capture_output=True, text=True, check=False).stdout
     log = folder / "envoy.log"
-    start = [command, "-c", str(config), "--concurrency", "1", "--log-level", "error", "--disable-hot-restart"]
+    start = [
+        command,
+        "-c",
+        str(config),
+        "--concurrency",
+        "1",
+        "--log-level",
+        "error",
+        "--disable-hot-restart",
+    ]
     with processes.running(start, core=place.cores.path, log=log) as process:
         processes.wait_for(lambda: listening(port), what="envoy", process=process, log=log)
         yield Way(

@@ -91,9 +91,11 @@ def of_upstream(sent: Sent, arrived: Arrived, *, refuses: bool, credential: str 
         )
     if refuses and arrived.others:
         found.append(f"{arrived.others} denied calls reached the upstream")
-    for what in ("traced", "named"):
-        if getattr(arrived, what) != arrived.calls:
-            found.append(f"only {getattr(arrived, what)} of {arrived.calls} upstream calls were {what}")
+    found += [
+        f"only {count} of {arrived.calls} upstream calls were {what}"
+        for what, count in (("traced", arrived.traced), ("named", arrived.named))
+        if count != arrived.calls
+    ]
     if credential is not None and getattr(arrived, credential) != arrived.calls:
         found.append(
             f"{arrived.calls} upstream calls, but {getattr(arrived, credential)} of the kind `{credential}` "

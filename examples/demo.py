@@ -137,7 +137,7 @@ class Demo:
             ran = await asyncio.to_thread(self.outrider, "audit", "search", "-o", "jsonl")
             rows = [json.loads(line) for line in ran.stdout.splitlines()]
             calls = [row for row in rows if row.get("method") == "tools/call" and row.get("status") != "Open"]
-            calls.sort(key=lambda row: row["requestId"])
+            calls.sort(key=lambda row: row["time"])
             if len(calls) >= self._seen + count:
                 found = calls[self._seen : self._seen + count]
                 self._seen += count

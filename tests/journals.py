@@ -71,3 +71,9 @@ def records(folder):
                 previous = item.digest
                 found.append(audit.decode(item.body).record)
     return found
+
+
+def frames(data):
+    """The frames of one segment, whatever came before it."""
+    previous = bytes.fromhex(chain.opening(data).previous)
+    return [item for item in chain.scan(data, previous) if isinstance(item, chain.Frame)]

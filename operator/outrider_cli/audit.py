@@ -223,7 +223,16 @@ class Filter:
             return False
         if not (self.since or float("-inf")) <= row["time"] <= (self.until or float("inf")):
             return False
-        return self.text is None or self.text.casefold() in msgspec.json.encode(row).decode().casefold()
+        return self.text is None or self.text.casefold() in "\n".join(_texts(row)).casefold()
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text anywhere in a row."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
 
 
 def _moment(name: str, text: str | None, now: float) -> float | None:

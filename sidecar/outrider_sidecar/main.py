@@ -29,6 +29,7 @@ from outrider_sidecar import (
     attempt,
     caller,
     credentials,
+    current,
     door,
     ids,
     journal,
@@ -60,7 +61,7 @@ class Proxy:
         chosen.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         loop = asyncio.get_running_loop()
         self._telemetry = telemetry.Telemetry()
-        self._current = snapshots.Current()
+        self._current = current.Current()
         self._journal = journal.Journal.open(
             chosen.state / "journal",
             clock=time.time,

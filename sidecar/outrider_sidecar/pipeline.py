@@ -30,9 +30,9 @@ from outrider_sidecar import (
     records,
     refusals,
     sessions,
-    snapshots,
     streams,
 )
+from outrider_sidecar import current as in_force
 
 log = logging.getLogger("outrider")
 
@@ -63,7 +63,7 @@ class Pipeline:
     """`exchange.Pipeline`."""
 
     def __init__(
-        self, parts: attempt.Parts, gate: Gate, *, current: snapshots.Current, limits: Limits
+        self, parts: attempt.Parts, gate: Gate, *, current: in_force.Current, limits: Limits
     ) -> None:
         self._parts = parts
         self._gate = gate

@@ -26,9 +26,9 @@ from outrider_sidecar import (
     lists,
     modern,
     reading,
-    snapshots,
     telemetry,
 )
+from outrider_sidecar import current as in_force
 
 SESSIONS_MAX = 1_000
 """Upstream sessions per server; the one unused for longest is dropped."""
@@ -155,7 +155,7 @@ class Servers:
         *,
         upstream: exchange.Upstream,
         credentials: credentials.Credentials,
-        current: snapshots.Current,
+        current: in_force.Current,
         telemetry: telemetry.Telemetry,
         clock: Callable[[], float],
     ) -> None:

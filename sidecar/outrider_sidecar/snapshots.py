@@ -22,7 +22,7 @@ import aiohttp
 import msgspec
 
 from outrider import bind, catalog, names, snapshot, wire
-from outrider_sidecar import telemetry
+from outrider_sidecar import current, telemetry
 
 log = logging.getLogger("outrider")
 
@@ -41,27 +41,6 @@ class _Kept(msgspec.Struct, frozen=True):
     content: msgspec.Raw
 
 
-@dataclasses.dataclass(slots=True)
-class Current:
-    """What decisions are made on now; `bound` None = nothing received yet. One writer: the loop's thread."""
-
-    bound: bind.Bound | None = None
-    definitions: dict[names.ServerId, catalog.Definitions] = dataclasses.field(default_factory=dict)
-
-    def observed(self, server: names.ServerId, found: catalog.Definitions) -> None:
-        """A server's list has arrived: swap in a Bound that has it."""
-        self.definitions[server] = found
-        if self.bound is not None:
-            self.bound = self.bound.with_definitions(server, found)
-
-    def swap(self, fresh: bind.Bound) -> None:
-        """A snapshot is in force from here on. Definitions of servers that left or moved are forgotten."""
-        self.bound = fresh
-        self.definitions = {
-            server: found for server, found in self.definitions.items() if server in fresh.servers
-        }
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Dial:
     """Where the control plane is, what proves us to it, and where the last good snapshot is kept."""
@@ -76,13 +55,13 @@ class Config:
 
     def __init__(
         self,
-        current: Current,
+        held: current.Current,
         dial: Dial,
         *,
         changed: Callable[[bind.Bound], None],
         jitter: Callable[[], float],
     ) -> None:
-        self._current = current
+        self._current = held
         self._operator = dial.operator
         self._token_file = dial.token_file
         self._file = dial.state / "last-good.json"

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration in force, as one reference: read by every call without a lock, written by the loop's thread only.
+
+`snapshots` swaps it when a configuration arrives, `lists` when a server's tools do. It decides nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from outrider import bind, catalog, names
+
+
+@dataclasses.dataclass(slots=True)
+class Current:
+    """What decisions are made on now; `bound` None = nothing received yet. One writer: the loop's thread."""
+
+    bound: bind.Bound | None = None
+    definitions: dict[names.ServerId, catalog.Definitions] = dataclasses.field(default_factory=dict)
+
+    def observed(self, server: names.ServerId, found: catalog.Definitions) -> None:
+        """A server's list has arrived: swap in a Bound that has it."""
+        self.definitions[server] = found
+        if self.bound is not None:
+            self.bound = self.bound.with_definitions(server, found)
+
+    def swap(self, fresh: bind.Bound) -> None:
+        """A snapshot is in force from here on. Definitions of servers that left or moved are forgotten."""
+        self.bound = fresh
+        self.definitions = {
+            server: found for server, found in self.definitions.items() if server in fresh.servers
+        }
