@@ -200,7 +200,7 @@ def _version() -> str:
     said = subprocess.run(
         [paths.program("outrider"), "version"], capture_output=True, text=True, check=False
     ).stdout
-    return said.strip().partition("\n")[0]
+    return " ".join(said.partition("\n")[0].split())
 
 
 def _lists(way: paths.Way) -> bool:

@@ -147,7 +147,7 @@ def usage(root: int) -> Usage:
 
 def memory(root: int) -> tuple[float, str]:
     """MiB of the tree and which figure that is: PSS when every process shows it (shared pages once), else RSS."""
-    proportional = resident = 0
+    proportional = 0
     whole = True
     for process in tree(root):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -156,8 +156,16 @@ def memory(root: int) -> tuple[float, str]:
                 proportional += _kib(rollup, "Pss:")
             except PermissionError:
                 whole = False
-            resident += _kib((_PROC / str(process) / "status").read_text(), "VmRSS:")
-    return (proportional / 1024, "PSS") if whole and proportional else (resident / 1024, "RSS")
+    return (proportional / 1024, "PSS") if whole and proportional else (resident(root), "RSS")
+
+
+def resident(root: int) -> float:
+    """RSS of the tree in MiB; pages that processes share count once for each."""
+    kib = 0
+    for process in tree(root):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            kib += _kib((_PROC / str(process) / "status").read_text(), "VmRSS:")
+    return kib / 1024
 
 
 def _kib(text: str, name: str) -> int:

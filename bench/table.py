@@ -147,14 +147,14 @@ def text(result: run.Result) -> str:
         rate = f" at {result.plan.rate:g} calls/s" if loop == "open" else ""
         lines += ["", f"{title}{rate}: ratios, median of {result.plan.rounds} rounds [lowest-highest]"]
         lines.append(
-            f"{'':>16}  {'p50':<18}{'p95':<18}{'p99':<18}{'calls/s':<18}{'CPU/call':<18}{result.memory_kind:<18}"
+            f"{'':>16}  {'p50':<22}{'p95':<22}{'p99':<22}{'calls/s':<22}{'CPU/call':<22}{result.memory_kind:<22}"
         )
         for row in rows(result):
             if row.loop == loop:
                 cells = (row.p50, row.p95, row.p99, row.per_second, row.cpu, row.memory)
                 lines.append(
                     f"{row.way:>7} / {row.base:<6}  "
-                    + "".join(f"{_shown(cell):<18}" for cell in cells).rstrip()
+                    + "".join(f"{_shown(cell):<22}" for cell in cells).rstrip()
                 )
     lines += ["", "behind the ratios, medians of this run (not to be compared with another run):"]
     lines.append(

@@ -81,8 +81,10 @@ class Demo:
         self._start("crm", crm, cwd=HERE.parent, env={**os.environ, "CRM_TOKEN": token})
         self._until(lambda: loopback.listening(crm_port), "the CRM listens")
         port = 0 if loopback.listening(PORT) else PORT
+        bridge = HERE.parent / ".venv-legacy" / "bin" / "mcp-proxy"  # where `make install` puts it
+        env = {"OUTRIDER_BRIDGE": str(bridge), **os.environ} if bridge.is_file() else None
         dev = [children.beside_us(_OUTRIDER), "dev", "-f", str(self.folder), "--port", str(port)]
-        self._start("dev", dev, cwd=self.folder, env=None)
+        self._start("dev", dev, cwd=self.folder, env=env)
         self._until((self.state / "mcp.json").exists, "`outrider dev` is ready")
 
     def stop(self) -> None:

@@ -61,6 +61,19 @@ def listening(port: int) -> bool:
         return False
 
 
+def is_free(port: int) -> bool:
+    """True when a server could listen there."""
+    with socket.socket() as tried:
+        tried.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as servers do: a just closed port is free
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
 def free_port() -> int:
     """A port nobody listens on at this moment."""
     with socket.socket() as chosen:

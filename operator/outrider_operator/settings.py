@@ -31,29 +31,29 @@ class Flags:
     bridges: Mapping[names.ServerId, str] = dataclasses.field(default_factory=dict)
 
 
-def parse(arguments: Sequence[str] | None = None) -> Flags:
-    """The flags of a command line. Raises SystemExit(2) after saying what is wrong on stderr."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The flags, each with its line of help."""
+    made = argparse.ArgumentParser(
         prog="outrider-operator",
         description="The control plane with a folder of YAML files as its source, for one proxy on this machine.",
         allow_abbrev=False,
     )
-    parser.add_argument(
+    made.add_argument(
         "--files", required=True, metavar="DIR", type=_folder, help="folder of *.yaml files; watched"
     )
-    parser.add_argument(
+    made.add_argument(
         "--port", default=0, metavar="N", type=_port, help="port on 127.0.0.1; 0 (default): any"
     )
-    parser.add_argument(
+    made.add_argument(
         "--state", metavar="DIR", type=_path, help="what survives restarts (DIR of --files/.outrider)"
     )
-    parser.add_argument(
+    made.add_argument(
         "--token-file",
         metavar="FILE",
         type=_path,
         help="shared token, mode 0600; made if absent (STATE/operator-token)",
     )
-    parser.add_argument(
+    made.add_argument(
         "--bridge",
         action="append",
         default=[],
@@ -61,14 +61,20 @@ def parse(arguments: Sequence[str] | None = None) -> Flags:
         type=_bridge,
         help="where the bridge of an MCPServer with endpoint.command listens; repeatable",
     )
-    parser.add_argument(
+    made.add_argument(
         "--address-file", metavar="FILE", type=_path, help="written when listening: port and url as JSON"
     )
-    given = parser.parse_args(arguments)
+    return made
+
+
+def parse(arguments: Sequence[str] | None = None) -> Flags:
+    """The flags of a command line. Raises SystemExit(2) after saying what is wrong on stderr."""
+    reader = parser()
+    given = reader.parse_args(arguments)
     bridges: dict[names.ServerId, str] = {}
     for server, url in given.bridge:
         if server in bridges:
-            parser.error(f"argument --bridge: {server} is given twice; keep one")
+            reader.error(f"argument --bridge: {server} is given twice; keep one")
         bridges[server] = url
     state = given.state or given.files / ".outrider"
     return Flags(

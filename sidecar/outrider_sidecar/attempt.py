@@ -269,6 +269,11 @@ class Attempt:
         if waiting is not None:
             await waiting
 
+    @property
+    def streaming(self) -> bool:
+        """The agent's answer has become an event stream."""
+        return self._out.streaming
+
     def cancel(self) -> None:
         """The agent gave up. What may have reached the server is still settled and recorded."""
         self._cancelled = True
@@ -332,17 +337,13 @@ class Attempt:
             "deny" if refused else "allow",
             end.reason.value if refused else _R.ALLOWED.value,
         )
-        error = (
-            ""
-            if end.reason is _R.ALLOWED
-            else "tool_error"
-            if end.reason is _R.TOOL_ERROR
-            else end.reason.value
-        )
+        error = end.error
         count.operated("tools/call", permit.call.name, error, ours + self._upstream_seconds)
         count.overhead(ours)
         if self._sent_at is not None:
             count.upstream("tools/call", str(permit.server.id), error, self._upstream_seconds)
+        for limit in (held.pool.limit for held in permit.reservations if held.pool.limit.rate is not None):
+            count.limited(f"{limit.namespace}/{limit.budget}", "allow")
         if cost:
             count.spent(str(permit.server.id), permit.call.name, cost / budgets.MICRO)
 

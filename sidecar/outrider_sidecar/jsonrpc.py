@@ -179,7 +179,7 @@ class Answer:
     @property
     def is_tool_error(self) -> bool:
         """A result with `isError`: the tool ran, or was asked to, and says that it failed."""
-        if self.kind is not AnswerKind.RESULT or b"isError" not in self.payload:
+        if self.kind is not AnswerKind.RESULT or not may_have(self.payload, b"isError"):
             return False
         try:
             return members(self.payload).get("isError") == b"true"
@@ -216,6 +216,11 @@ def answer(data: bytes) -> Answer:
     if not payload.startswith(b"{"):
         raise Malformed("a result or an error is an object")
     return Answer(AnswerKind.RESULT if result else AnswerKind.ERROR, read.id, payload)
+
+
+def may_have(raw: bytes, key: bytes) -> bool:
+    """False when a key is certainly not in a raw value, so that it need not be read; escapes can hide one."""
+    return key in raw or b"\\u" in raw
 
 
 def members(raw: bytes) -> dict[str, bytes]:

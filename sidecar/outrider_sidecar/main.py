@@ -89,7 +89,7 @@ class Proxy:
                 credentials=lender,
                 upstream=self._upstream,
                 servers=self._servers,
-                writer=records.Writer(_key(chosen.state / "digest-key")),
+                writer=records.Writer(self._journal.key),
                 telemetry=self._telemetry,
                 clock=loop.time,
                 wall=time.time,
@@ -107,6 +107,7 @@ class Proxy:
             current=self._current,
             limits=pipeline.Limits(calls_max=chosen.calls_max),
         )
+        self._telemetry.streams.set_function(lambda: self._pipeline.streams)
         self._telemetry.add(telemetry.Gauges(self._pools, self._counts))
         self._config = snapshots.Config(
             self._current,
@@ -198,7 +199,7 @@ class Proxy:
     def _counts(self) -> dict[str, float]:
         return {
             "outrider_audit_records": self._journal.records,
-            "outrider_audit_dropped": self._journal.unavailable,
+            "outrider_audit_dropped": self._journal.dropped,
             "outrider_audit_buffer_records": self._journal.buffered,
         }
 

@@ -193,7 +193,7 @@ def adapted(raw: bytes, *, modern: bool) -> bytes:
 
 def asks_for_input(raw: bytes) -> bool:
     """A result that is a question to the client (`input_required`), or of a type nobody here knows."""
-    if b"resultType" not in raw:
+    if not jsonrpc.may_have(raw, b"resultType"):
         return False
     try:
         kind = jsonrpc.members(raw).get("resultType", b'"complete"')

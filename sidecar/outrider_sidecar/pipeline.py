@@ -73,6 +73,11 @@ class Pipeline:
         self._under_way: dict[tuple[str, jsonrpc.Id], attempt.Attempt] = {}
         self._anonymous: set[attempt.Attempt] = set()
 
+    @property
+    def streams(self) -> int:
+        """Answers that are open as event streams now."""
+        return sum(each.streaming for each in (*self._under_way.values(), *self._anonymous))
+
     def admit(self, method: str, target: bytes, headers: exchange.Headers, reply: exchange.Reply) -> bool:  # noqa: ARG002 -- the shape of exchange.Pipeline
         """Host, Origin and token, before a byte of the body is read (R3, R4)."""
         objection = self._gate.guard.objection(headers)

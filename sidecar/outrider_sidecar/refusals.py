@@ -62,7 +62,7 @@ class Desk:
         parts.telemetry.decided(
             rule.object if rule else "", rule.rule if rule else "", "deny", objection.reason.value
         )
-        if objection.pool is not None:
+        if objection.pool is not None and objection.pool.limit.rate is not None:
             limit = objection.pool.limit
             parts.telemetry.limited(f"{limit.namespace}/{limit.budget}", "deny")
         tool = refused.call.name if held is not None and objection.visible else ""

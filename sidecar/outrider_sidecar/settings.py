@@ -28,13 +28,13 @@ class Settings:
     log_level: str
 
 
-def parse(arguments: Sequence[str] | None = None) -> Settings:
-    """Reads the command line. Exits 2 with one sentence when a value cannot be used."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The flags, each with its line of help."""
+    made = argparse.ArgumentParser(
         prog="outrider-sidecar",
         description="The proxy beside an agent: decides, lends, charges and records MCP calls.",
     )
-    add = parser.add_argument
+    add = made.add_argument
     add("--operator", required=True, help="base URL of the control plane; plain http is for loopback only")
     add(
         "--token-file",
@@ -71,12 +71,18 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     add("--body-bytes-max", type=_positive, default=4_194_304, help="largest request body in bytes")
     add("--journal-bytes-max", type=_positive, default=1_073_741_824, help="largest journal in bytes")
     add("--log-level", choices=["debug", "info", "warning", "error"], default="info")
-    given = parser.parse_args(arguments)
+    return made
+
+
+def parse(arguments: Sequence[str] | None = None) -> Settings:
+    """Reads the command line. Exits 2 with one sentence when a value cannot be used."""
+    reader = parser()
+    given = reader.parse_args(arguments)
     operator = urllib.parse.urlsplit(given.operator)
     if operator.scheme not in ("http", "https") or not operator.hostname:
-        parser.error(f"--operator: {given.operator!r} is not an http(s) URL")
+        reader.error(f"--operator: {given.operator!r} is not an http(s) URL")
     if operator.scheme == "http" and operator.hostname not in ("127.0.0.1", "localhost", "::1"):
-        parser.error("--operator: plain http is for loopback only; use https")
+        reader.error("--operator: plain http is for loopback only; use https")
     return Settings(
         operator=given.operator.rstrip("/"),
         token_file=given.token_file,

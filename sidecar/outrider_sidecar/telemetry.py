@@ -178,6 +178,14 @@ def logs(level: str, stream: TextIO = sys.stderr) -> logging.Logger:
     return ours
 
 
+_JOURNAL_COUNTERS = {
+    "outrider_audit_records": "Records written to the journal.",
+    "outrider_audit_dropped": "Records that could not be written; their calls were refused.",
+}
+JOURNAL_COUNTS = (*_JOURNAL_COUNTERS, "outrider_audit_buffer_records")
+"""What `Gauges` asks the journal for, by name."""
+
+
 class Gauges(registry.Collector):
     """Figures read at the scrape from those who keep them: the ledger's budgets and the journal's counts.
 
@@ -206,12 +214,8 @@ class Gauges(registry.Collector):
             if pool.limit is not None:
                 limit.add_metric([pool.id], pool.limit)
         yield from (spent, leased, limit, end)
-        texts = {
-            "outrider_audit_records": "Records written to the journal.",
-            "outrider_audit_dropped": "Records that could not be written; their calls were refused.",
-        }
         counts = self._journal()
-        for name, text in texts.items():
+        for name, text in _JOURNAL_COUNTERS.items():
             yield core.CounterMetricFamily(name, text, value=counts[name])
         yield core.GaugeMetricFamily(
             "outrider_audit_buffer_records",
