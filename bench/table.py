@@ -13,6 +13,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from importlib import metadata
 
@@ -135,9 +136,18 @@ def surroundings(cores: processes.Cores) -> dict[str, str]:
         "python": f"{platform.python_version()}, "
         + ", ".join(f"{name} {metadata.version(name)}" for name in ("aiohttp", "msgspec")),
         "compiler": said(compiled.compiler(), "--version").partition("\n")[0],
+        "journal": f"durability Buffered (synced in groups, off the loop), on {_file_system()}",
         "load average": " ".join(f"{value:.2f}" for value in os.getloadavg()),
         "command": "python -m bench " + " ".join(sys.argv[1:]),
     }
+
+
+def _file_system() -> str:
+    """The kind of file system under the temporary folder, where the journals are."""
+    place = pathlib.Path(tempfile.gettempdir()).resolve()
+    mounts = [line.split()[1:3] for line in pathlib.Path("/proc/mounts").read_text().splitlines()]
+    under = [(point, kind) for point, kind in mounts if place.is_relative_to(point)]
+    return max(under, key=lambda mount: len(mount[0]))[1] if under else "an unknown file system"
 
 
 def text(result: run.Result) -> str:
@@ -190,9 +200,10 @@ def _absolute(result: run.Result, way: str, loop: str) -> str:
 def _notes(result: run.Result) -> Iterator[str]:
     for loop in ("c16", "c1", "open"):
         if (cost := features(result, loop)) is not None:
+            sure = f"95 % interval [{cost.low:.1f}, {cost.high:.1f}] over {cost.rounds} rounds"
             yield (
-                f"features' CPU per call (full - plain, {loop}): {cost.value:.1f} us, 95 % interval "
-                f"[{cost.low:.1f}, {cost.high:.1f}] over {cost.rounds} rounds"
+                f"features' CPU per call (full - plain, {loop}): {cost.value:.1f} us, "
+                + (sure if cost.rounds > 1 else "one round: no interval")
                 + (f"; limit of --gate {FEATURES_MICROS_MAX:g}" if loop == "c16" else "")
             )
     sent = {way: sum(cell.sent.sent for cell in result.cells if cell.way == way) for way in result.plan.ways}

@@ -163,6 +163,7 @@ def test_sigterm_ends_everything_with_0(home: pathlib.Path) -> None:
 
 
 @LINUX
+@pytest.mark.slow
 def test_kill_9_leaves_no_orphans(home: pathlib.Path) -> None:
     with running(home) as (started, _):
         before = list(of(home))
@@ -172,6 +173,7 @@ def test_kill_9_leaves_no_orphans(home: pathlib.Path) -> None:
 
 
 @LINUX
+@pytest.mark.slow
 def test_the_death_of_a_child_is_reported_and_ends_the_run(home: pathlib.Path) -> None:
     with running(home) as (started, heard):
         victim = next(
@@ -210,6 +212,7 @@ def test_settings_without_a_workload_are_told_what_to_write(home: pathlib.Path) 
     assert "workload: {namespace: agents, serviceAccount: me}" in err
 
 
+@pytest.mark.slow
 def test_two_runs_never_share_a_folder(home: pathlib.Path) -> None:
     with running(home):
         code, _, err = run(home)
@@ -217,6 +220,7 @@ def test_two_runs_never_share_a_folder(home: pathlib.Path) -> None:
     assert "another `outrider dev` runs on" in err
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_ends_the_run_with_the_proxys_own_words(home: pathlib.Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, _, err = run(home, "--port", str(taken.getsockname()[1]))
@@ -225,6 +229,7 @@ def test_a_port_that_is_taken_ends_the_run_with_the_proxys_own_words(home: pathl
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_stdio_server_that_cannot_start_ends_the_run_and_is_named(home: pathlib.Path) -> None:
     (home / "servers.yaml").write_text(FILES["servers.yaml"].replace("mcp-server-time", "no-such-program"))
     code, _, err = run(home)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import pytest
-
 from docs import generate
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -100,12 +100,12 @@ class Running:
             line = made.spec.endpoint.command
             if not line:
                 continue
-            port = self._bridge_port(made.id)
+            port = self.bridge_port(made.id)
             self.bridges[made.id] = f"http://127.0.0.1:{port}/mcp"
             bridge = [children.bridge(), "--host", "127.0.0.1", "--port", str(port), "--", *line]
             self._start(f"bridge-{made.id.namespace}-{made.id.name}", bridge, env=env)
 
-    def _bridge_port(self, server: names.ServerId) -> int:
+    def bridge_port(self, server: names.ServerId) -> int:
         """The port of the last run if it is free, so that the same files are the same configuration again."""
         before = self.held.snapshot.servers if self.held else ()
         for view in before:

@@ -69,7 +69,6 @@ class Stage(enum.Enum):
 
     NEW = "New"
     RESERVED = "Reserved"
-    INTENDED = "Intended"
     SENT = "Sent"
     ENDED = "Ended"
 
@@ -93,6 +92,7 @@ class Attempt:
         self._response: jsonrpc.Answer | None = None
         self._sent_at: float | None = None
         self._upstream_seconds = 0.0
+        self._recorded = False
         self._cancelled = False
         self._renewed = False
         self._deadline = order.received + order.permit.server.endpoint.call_seconds
@@ -127,7 +127,7 @@ class Attempt:
         self._stage = Stage.RESERVED
         try:
             parts.journal.intent(parts.writer.intent(self.about, permit, self._hold))
-            self._stage = Stage.INTENDED
+            self._recorded = True
         except journal.JournalUnavailable as failure:
             self._complain("the journal cannot be written", failure)
             if permit.server.audit.on_unavailable_deny:
@@ -213,7 +213,7 @@ class Attempt:
         )
         self._reading = reading.Reading(result_bytes_max=limit, on_message=self._heard, on_end=self._landed)
         head, body = leg.call(self._permit.call.name, self.subject)
-        self._stage = Stage.SENT if self._stage is not Stage.NEW else self._stage
+        self._stage = Stage.SENT
         self._sent_at = now
         flight = self._parts.upstream.send(
             self._permit, lent, head, body, self._reading, deadline=self._deadline
@@ -287,7 +287,6 @@ class Attempt:
     def _conclude(self, end: endings.End) -> None:
         """Settle, record, count, answer. Exactly once."""
         assert self._stage is not Stage.ENDED, "an attempt ends once"
-        recorded = self._stage in (Stage.INTENDED, Stage.SENT)
         self._stage = Stage.ENDED
         parts, permit = self._parts, self._permit
         result = end.answer.payload if end.answer is not None else None
@@ -321,7 +320,7 @@ class Attempt:
             upstream_micros=round(self._upstream_seconds * 1e6),
             detail=end.detail,
         )
-        if recorded:
+        if self._recorded:
             parts.journal.outcome(record)
         self._count(end, ours, cost)
         self._answer_agent(end)

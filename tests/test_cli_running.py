@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run's parts, with real child processes; the whole of it is in test_cli_dev."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import socket
+import threading
+
+import pytest
+
+from outrider import names, testing
+from outrider_cli import children, folder, output, running
+
+CLOCK = names.ServerId("tools", "clock")
+SERVER = """\
+apiVersion: outrider.dev/v1alpha1
+kind: MCPServer
+metadata: {name: clock, namespace: tools}
+spec:
+  description: The time
+  endpoint: {url: "https://clock.example/mcp"}
+  credentials:
+  - {name: key, from: [{anyone: true}], file: {path: secrets/key}}
+---
+apiVersion: outrider.dev/v1alpha1
+kind: MCPToolPolicy
+metadata: {name: all, namespace: tools}
+spec:
+  targetRefs: [{name: clock}]
+  rules: [{name: all, effect: Allow, from: [{anyone: true}], tools: ["*"]}]
+"""
+QUIET = {"version": None, "problems": [], "findings": [], "sidecars": []}
+
+
+@pytest.fixture
+def run(tmp_path: pathlib.Path) -> running.Running:
+    (tmp_path / "servers.yaml").write_text(SERVER)
+    home = folder.at(str(tmp_path))
+    (home.state / "logs").mkdir(parents=True)
+    return running.Running(home, home.world(), ("tools", "bot"), threading.Event())
+
+
+def held(url: str) -> folder.Held:
+    return folder.Held("v", testing.a_snapshot(testing.a_server(server=CLOCK, url=url)))
+
+
+def test_a_bridge_keeps_its_port_so_that_the_same_files_are_the_same_configuration(
+    run: running.Running,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        run.held = held(f"http://127.0.0.1:{port}/mcp")
+        assert run.bridge_port(CLOCK) != port
+    assert run.bridge_port(CLOCK) == port
+    assert run.bridge_port(names.ServerId("tools", "other")) != port
+
+
+def test_a_dead_child_ends_the_run_with_its_code_and_its_last_words(
+    run: running.Running, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    child = children.start(
+        "sad", ["sh", "-c", "echo farewell; exit 9"], logs=run.home.state / "logs", cwd=tmp_path
+    )
+    run.started.append(child)
+    assert child.process.wait(15) == 9
+    with pytest.raises(output.Stop) as stopped:
+        run.alive()
+    assert (stopped.value.exit_code, stopped.value.message) == (
+        4,
+        "sad ended with code 9: its last lines are above",
+    )
+    assert "  | farewell" in capsys.readouterr().err
+    run.close()
+
+
+def test_being_told_to_stop_ends_every_wait(run: running.Running) -> None:
+    run.stop.set()
+    with pytest.raises(running.Stopped):
+        run.alive()
+    with pytest.raises(running.Stopped):
+        run.watch(QUIET)
+
+
+def test_the_first_screen_names_a_missing_credential_and_why_a_server_is_silent(
+    run: running.Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        "not json",
+        json.dumps({"message": "server cannot be listed", "server": "tools/other", "why": "another"}),
+        json.dumps(
+            {"message": "server cannot be listed", "server": str(CLOCK), "why": "UpstreamUnreachable"}
+        ),
+    ]
+    (run.home.state / "logs" / "sidecar.log").write_text("\n".join(lines))
+    run.show({CLOCK: None}, QUIET)
+    shown = capsys.readouterr()
+    assert "tools/clock  no answer yet" in shown.out
+    assert (
+        f"Note: tools/clock needs credential key, and there is no file {run.home.path}/secrets/key."
+        in shown.err
+    )
+    assert "Note: tools/clock does not answer: UpstreamUnreachable." in shown.err
+    (run.home.path / "secrets").mkdir()
+    (run.home.path / "secrets" / "key").write_text("k")
+    run.show({CLOCK: 3}, QUIET)
+    shown = capsys.readouterr()
+    assert "3 tools" in shown.out
+    assert shown.err == ""
+
+
+def test_an_operator_that_says_nothing_is_unreachable(run: running.Running) -> None:
+    (run.home.state / "operator-token").write_text("t")
+    with socket.create_server(("127.0.0.1", 0)) as once:
+        run.operator_port = once.getsockname()[1]
+    with pytest.raises(output.Stop) as stopped:
+        run.status()
+    assert stopped.value.exit_code == output.UNREACHABLE
