@@ -200,7 +200,7 @@ def _version() -> str:
     said = subprocess.run(
         [paths.program("outrider"), "version"], capture_output=True, text=True, check=False
     ).stdout
-    return " ".join(said.partition("\n")[0].split())
+    return "outrider " + said.partition("\n")[0].removeprefix("version").strip()
 
 
 def _lists(way: paths.Way) -> bool:

@@ -14,6 +14,7 @@ from examples import agent
 
 _HEADERS = ("CALL", "TOOL", "EXPECTED", "VERDICT", "RULE OR REASON", "OURS", "SERVER'S", "COST", "REQUEST")
 _WIDTHS = (30, 29, 15, 15, 32, 8, 10, 9, 26)
+_WIDE_COLUMNS = 160
 _COLOURS = {agent.ALLOWED: "green", agent.HIDDEN: "magenta", agent.REFUSED: "red"}
 
 
@@ -23,13 +24,16 @@ class Screen:
     def __init__(self) -> None:
         self._live: Any = None
         self._table: Any = None
+        self._wide = True
         self._requests: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         if sys.stdout.isatty():
-            from rich import box, live, table
+            from rich import box, console, live, table
 
-            self._table = table.Table(*_HEADERS, box=box.SIMPLE_HEAD, pad_edge=False)
+            self._wide = console.Console().width >= _WIDE_COLUMNS
+            self._table = table.Table(*self._fitting(_HEADERS), box=box.SIMPLE_HEAD, pad_edge=False)
+            self._table.columns[-1].min_width = _WIDTHS[-1]  # half a request id is none
             self._live = live.Live(self._table, refresh_per_second=8, vertical_overflow="visible")
             self._live.start()
         else:
@@ -62,7 +66,11 @@ class Screen:
         style = (
             "bold white on red" if ending.verdict != step.expected else _COLOURS.get(ending.verdict, "yellow")
         )
-        self._table.add_row(*cells, style=style)
+        self._table.add_row(*self._fitting(cells), style=style)
+
+    def _fitting(self, cells: tuple[str, ...]) -> tuple[str, ...]:
+        """A narrow terminal does without the tool, the rule, and (a wrong verdict stands out) what was expected."""
+        return cells if self._wide else (cells[0], cells[3], *cells[5:])
 
     def request_of(self, tool: str) -> str:
         """The id of the first call of a tool that was shown."""

@@ -66,3 +66,10 @@ def test_a_new_finding_is_said_with_its_remedy() -> None:
     assert news.changes(QUIET, found) == [str(FINDING)]
     assert news.notes(found) == [str(FINDING)]
     assert news.changes(found, found) == []
+
+
+def test_a_command_added_while_running_is_told_what_starts_it() -> None:
+    added = dataclasses.replace(FINDING, reason=findings.Reason.COMMAND_WITHOUT_BRIDGE)
+    said = news.changes(QUIET, a_status(findings=[dataclasses.asdict(added)]))
+    assert said[0] == str(added)
+    assert "start it again" in said[1]

@@ -24,8 +24,11 @@ _LINE_FIELDS = frozenset({"server", "tool", "as", "arguments"})
 @click.command(
     name="can-i",
     help="Ask whether a call would be allowed: exit 0 yes, 1 no.",
-    epilog="Examples: outrider can-i call crm/salesforce query --as sa:sales-agents/quote-bot | "
-    "outrider can-i --list --as sa:hr-agents/helper | outrider can-i --batch calls.jsonl -o jsonl",
+    epilog="""\b
+Examples:
+  outrider can-i call crm/salesforce query --as sa:sales-agents/quote-bot
+  outrider can-i --list --as sa:hr-agents/helper
+  outrider can-i --batch calls.jsonl -o jsonl""",
 )
 @click.argument("what", nargs=-1, metavar="[call NS/SERVER TOOL]")
 @click.option(

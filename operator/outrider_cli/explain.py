@@ -26,8 +26,10 @@ _MEANINGS = {str(reason): reason.doc for reason in decision.Reason}
 @click.command(
     name="explain",
     help="Show every check behind a decision.",
-    epilog="Examples: outrider explain 01JD2M6Q6ZC4W2Q0G6X8T9R1AB | "
-    "outrider explain call crm/salesforce delete_account --as sa:sales-agents/quote-bot",
+    epilog="""\b
+Examples:
+  outrider explain 01JD2M6Q6ZC4W2Q0G6X8T9R1AB
+  outrider explain call crm/salesforce delete_account --as sa:sales-agents/quote-bot""",
 )
 @click.argument("what", nargs=-1, required=True, metavar="REQUEST-ID | call NS/SERVER TOOL")
 @click.option(

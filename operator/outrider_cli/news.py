@@ -31,8 +31,11 @@ def changes(before: Status, now: Status) -> list[str]:
         for one in now["sidecars"]
         if one["refusal"] and one["refusal"] not in refusals
     ]
-    known = notes(before)
-    return lines + [line for line in notes(now) if line not in known]
+    fresh = [each for each in now["findings"] if each not in before["findings"]]
+    lines += [str(_finding(each)) for each in fresh]
+    if any(each["reason"] == findings.Reason.COMMAND_WITHOUT_BRIDGE for each in fresh):
+        lines.append("Bridges are started once: stop `outrider dev` and start it again to run a new command.")
+    return lines
 
 
 def in_force(status: Status) -> str:

@@ -234,7 +234,7 @@ class Running:
             output.progress(line)
         click.echo("Try next:")
         click.echo(f"  outrider can-i --list -f {home.path}")
-        click.echo(f"  outrider audit search --journal {home.state / 'journal'}")
+        click.echo(f"  outrider audit search -f {home.path}")
         click.echo(f"  edit a file in {home.path}: it is in force within a second")
 
     def _missing_credentials(self) -> list[str]:

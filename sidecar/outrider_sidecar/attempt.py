@@ -119,6 +119,9 @@ class Attempt:
         if self._stage is not Stage.ENDED:
             sent = audit.Status.FAILED if self._stage is Stage.SENT else audit.Status.NOT_SENT
             self._conclude(endings.End(_R.INTERNAL, sent, failed=True))
+        else:
+            self._on_ended(self)
+            self._answer_agent(endings.End(_R.INTERNAL, audit.Status.FAILED, failed=True))
 
     def _start(self) -> Coroutine[Any, Any, None] | None:
         """Reserves and records, then sends as soon as it may."""
@@ -133,7 +136,7 @@ class Attempt:
             if permit.server.audit.on_unavailable_deny:
                 self._conclude(endings.End(_R.AUDIT_UNAVAILABLE, audit.Status.NOT_SENT, detail=str(failure)))
                 return None
-        if permit.server.audit.durability is snapshot.Durability.SYNCED:
+        if self._recorded and permit.server.audit.durability is snapshot.Durability.SYNCED:
             return self._after_sync()
         return self._lend()
 
@@ -141,8 +144,10 @@ class Attempt:
         try:
             await self._parts.journal.synced()
         except journal.JournalUnavailable as failure:
-            self._conclude(endings.End(_R.AUDIT_UNAVAILABLE, audit.Status.NOT_SENT, detail=str(failure)))
-            return
+            self._complain("the journal cannot be made durable", failure)
+            if self._permit.server.audit.on_unavailable_deny:
+                self._conclude(endings.End(_R.AUDIT_UNAVAILABLE, audit.Status.NOT_SENT, detail=str(failure)))
+                return
         waiting = self._lend()
         if waiting is not None:
             await waiting
@@ -194,6 +199,7 @@ class Attempt:
         if self._cancelled:
             self._conclude(endings.End(_R.CANCELLED, audit.Status.NOT_SENT))
             return
+        head, body = leg.call(self._permit.call.name, self.subject)
         now = self._parts.clock()
         if not leg.breaker.allow(now):
             self._conclude(
@@ -212,7 +218,6 @@ class Attempt:
             else endpoint.result_bytes_max
         )
         self._reading = reading.Reading(result_bytes_max=limit, on_message=self._heard, on_end=self._landed)
-        head, body = leg.call(self._permit.call.name, self.subject)
         self._stage = Stage.SENT
         self._sent_at = now
         flight = self._parts.upstream.send(
@@ -241,7 +246,14 @@ class Attempt:
         return True
 
     def _landed(self, failed: exchange.Failed | None) -> None:
-        """The upstream request is over; what it was follows from the message that arrived, if one did."""
+        """The upstream request is over. Never raises, as `start`: nobody but us could give the agent an answer."""
+        try:
+            self._judge(failed)
+        except Exception as bug:  # noqa: BLE001 -- as in start
+            self._broke(bug)
+
+    def _judge(self, failed: exchange.Failed | None) -> None:
+        """What it was follows from the message that arrived, if one did."""
         leg, reading_ = self._leg, self._reading
         assert leg is not None
         assert reading_ is not None
@@ -256,7 +268,9 @@ class Attempt:
             self._parts.spawn(self._watched(self._renew()))
             return
         end = endings.of(self._response, failed, reading_.status, cancelled=self._cancelled)
-        if end.reason in endings.BREAKING:
+        if end.answer is None:
+            leg.doubt(reading_.status)
+        if end.breaking:
             leg.breaker.failed(now)
         elif end.reason is _R.CANCELLED:
             leg.breaker.released(now)
@@ -276,6 +290,8 @@ class Attempt:
 
     def cancel(self) -> None:
         """The agent gave up. What may have reached the server is still settled and recorded."""
+        if self._cancelled or self._stage is Stage.ENDED:
+            return
         self._cancelled = True
         if self._flight is not None and self._leg is not None:
             self._flight.cancel()
@@ -322,9 +338,9 @@ class Attempt:
         )
         if self._recorded:
             parts.journal.outcome(record)
+        self._on_ended(self)
         self._count(end, ours, cost)
         self._answer_agent(end)
-        self._on_ended(self)
 
     def _count(self, end: endings.End, ours: float, cost: int) -> None:
         count, permit = self._parts.telemetry, self._permit

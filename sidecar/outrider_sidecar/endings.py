@@ -9,12 +9,9 @@ from __future__ import annotations
 import dataclasses
 
 from outrider import audit, decision
-from outrider_sidecar import exchange, jsonrpc, modern
+from outrider_sidecar import breaker, exchange, jsonrpc, modern
 
 _R = decision.Reason
-
-BREAKING = frozenset({_R.UPSTREAM_UNREACHABLE, _R.UPSTREAM_TIMEOUT, _R.UPSTREAM_PROTOCOL_ERROR})
-"""Ends that count against a server's health."""
 
 OURS = frozenset({_R.AUDIT_UNAVAILABLE, _R.CREDENTIAL_UNAVAILABLE, _R.CREDENTIAL_MALFORMED})
 """Ends that are refusals of ours, though there was a Permit."""
@@ -24,7 +21,8 @@ OURS = frozenset({_R.AUDIT_UNAVAILABLE, _R.CREDENTIAL_UNAVAILABLE, _R.CREDENTIAL
 class End:
     """For the journal, the ledger, the metrics and the answer. `answer` is what the server said, if it said anything.
 
-    `failed` is what pricing calls an error (`onError`); `http_status` the server's, None when there was none.
+    `failed` is what pricing calls an error (`onError`); `http_status` the server's, None when there was none. `asks` is True
+    when the server answered well, but with a question to its client.
     """
 
     reason: decision.Reason
@@ -33,11 +31,19 @@ class End:
     answer: jsonrpc.Answer | None = None
     failed: bool = False
     http_status: int | None = None
+    asks: bool = False
 
     @property
     def public_detail(self) -> str:
         """Details that help a model and tell it nothing about where we run."""
-        return self.detail if self.reason in (_R.UPSTREAM_BREAKER_OPEN, _R.UPSTREAM_REDIRECTS) else ""
+        helps = self.asks or self.reason in (_R.UPSTREAM_BREAKER_OPEN, _R.UPSTREAM_REDIRECTS)
+        return self.detail if helps else ""
+
+    @property
+    def breaking(self) -> bool:
+        """Whether it counts against the server's health: what a server says, politely or not, does not."""
+        said = self.asks or (self.http_status is not None and 400 <= self.http_status < 500)
+        return breaker.counts(self.reason) and not said
 
     @property
     def error(self) -> str:
@@ -76,7 +82,12 @@ def _answered(response: jsonrpc.Answer, status: int | None) -> End:
     if modern.asks_for_input(response.payload):
         detail = "the server asks its client for input, which is not relayed"
         return End(
-            _R.UPSTREAM_PROTOCOL_ERROR, audit.Status.FAILED, detail=detail, failed=True, http_status=status
+            _R.UPSTREAM_PROTOCOL_ERROR,
+            audit.Status.FAILED,
+            detail=detail,
+            failed=True,
+            http_status=status,
+            asks=True,
         )
     if response.is_tool_error:
         return End(_R.TOOL_ERROR, audit.Status.COMPLETED, answer=response, failed=True, http_status=status)

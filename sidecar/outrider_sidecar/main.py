@@ -82,7 +82,20 @@ class Proxy:
             clock=loop.time,
         )
         self._lists = lists.Lists(fetch=self._servers.listing, observed=self._observed, clock=loop.time)
-        self._pipeline = pipeline.Pipeline(
+        self._pipeline = self._wired(lender)
+        self._telemetry.streams.set_function(lambda: self._pipeline.streams)
+        self._telemetry.add(telemetry.Gauges(self._pools, self._counts))
+        self._config = snapshots.Config(
+            self._current,
+            snapshots.Dial(chosen.operator, chosen.token_file, chosen.state),
+            changed=self._changed,
+            jitter=lambda: secrets.randbelow(1000) / 1000,
+        )
+
+    def _wired(self, lender: credentials.Credentials) -> pipeline.Pipeline:
+        """The way of a call, from the door to the way out."""
+        chosen, loop = self._chosen, asyncio.get_running_loop()
+        return pipeline.Pipeline(
             attempt.Parts(
                 ledger=self._ledger,
                 journal=self._journal,
@@ -106,14 +119,6 @@ class Proxy:
             ),
             current=self._current,
             limits=pipeline.Limits(calls_max=chosen.calls_max),
-        )
-        self._telemetry.streams.set_function(lambda: self._pipeline.streams)
-        self._telemetry.add(telemetry.Gauges(self._pools, self._counts))
-        self._config = snapshots.Config(
-            self._current,
-            snapshots.Dial(chosen.operator, chosen.token_file, chosen.state),
-            changed=self._changed,
-            jitter=lambda: secrets.randbelow(1000) / 1000,
         )
 
     async def run(self) -> None:

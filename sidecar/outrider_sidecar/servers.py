@@ -8,7 +8,6 @@ first; everybody else waits for the same answer. Everything sent from here carri
 from __future__ import annotations
 
 import asyncio
-import collections
 import dataclasses
 from collections.abc import Callable
 
@@ -46,94 +45,11 @@ _FALLBACK = frozenset({200, 400, 404, 405, 406, 415, 422, 501})
 """Statuses by which a server of the handshake era answers a request it does not know (versioning rules of the spec)."""
 
 
-class NoLeg(Exception):
-    """A server could not be met. `reason` is for the caller, the text for the log and the journal."""
-
-    def __init__(self, reason: decision.Reason, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
-
-
-@dataclasses.dataclass(slots=True)
-class Session:
-    """A handshake with a server: `id` None when it keeps no sessions. `version` as negotiated."""
-
-    key: str
-    id: bytes | None
-    version: str
-
-
-@dataclasses.dataclass(slots=True)
-class Server:
-    """What is known of one upstream at one endpoint. `modern` None: not met yet."""
-
-    endpoint: snapshot.Endpoint
-    breaker: breaker.Breaker = dataclasses.field(default_factory=breaker.Breaker)
-    modern: bool | None = None
-    sessions: collections.OrderedDict[str, Session] = dataclasses.field(
-        default_factory=collections.OrderedDict
-    )
-    meeting: dict[str, asyncio.Future[NoLeg | None]] = dataclasses.field(default_factory=dict)
-    next_id: int = 0
-
-    def mint(self) -> int:
-        """An id of ours: agents' ids never reach a server, so that two agents cannot collide there."""
-        self.next_id += 1
-        return self.next_id
-
-
-@dataclasses.dataclass(slots=True)
-class Leg:
-    """The way one call goes to one server: era, session, and the ids it has there."""
-
-    server: Server
-    session: Session | None
-    call_id: int
-
-    @property
-    def breaker(self) -> breaker.Breaker:
-        return self.server.breaker
-
-    def call(self, name: str, subject: asked.Asked) -> tuple[exchange.Headers, bytes]:
-        """Head and body of the call in this server's era; arguments byte for byte as the agent wrote them."""
-        raw, trace = subject.message.arguments_raw, subject.trace
-        progress = subject.progress_token is not None
-        if self.session is None:
-            return modern.call(self.call_id, name, raw, progress=progress, trace=trace)
-        params = legacy.call(self.call_id, name, raw, progress=progress, trace=trace)
-        head = legacy.head_of_call(self.session.id, self.session.version, trace)
-        return head, jsonrpc.request(self.call_id, conventions.CALL_TOOL, params)
-
-    def progress(self, message: jsonrpc.Answer, subject: asked.Asked) -> bytes | None:
-        """Progress of this call under the agent's own token; None for any notification that is not that."""
-        token = subject.progress_token
-        if message.method != conventions.PROGRESS or token is None:
-            return None
-        try:
-            params = jsonrpc.members(message.payload)
-        except msgspec.DecodeError:
-            return None
-        if params.get("progressToken") != b"%d" % self.call_id:
-            return None
-        return jsonrpc.request(
-            None, conventions.PROGRESS, {**params, "progressToken": jsonrpc.encode_id(token)}
-        )
-
-    def expired(self, status: int | None, answer: jsonrpc.Answer | None) -> bool:
-        """True when the server said that it does not know our session: 404, and nothing that answers the call."""
-        return (
-            self.session is not None
-            and self.session.id is not None
-            and status == 404
-            and (answer is None or answer.id != self.call_id)
-        )
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Errand:
     """What every request of our own to one server needs; `deadline` in loop time."""
 
-    server: Server
+    server: legs.Server
     permit: decision.Permit
     lent: exchange.Lent
     deadline: float
@@ -164,7 +80,7 @@ class Servers:
         self._current = current
         self._telemetry = telemetry
         self._clock = clock
-        self._servers: dict[names.ServerId, Server] = {}
+        self._servers: dict[names.ServerId, legs.Server] = {}
 
     def keep(self, bound: bind.Bound) -> None:
         """A new snapshot: forget servers that left it or moved."""
@@ -174,36 +90,36 @@ class Servers:
             if key in bound.servers and bound.servers[key].view.endpoint == held.endpoint
         }
 
-    def leg_at_hand(self, permit: decision.Permit, session_key: str) -> Leg | None:
+    def leg_at_hand(self, permit: decision.Permit, session_key: str) -> legs.Leg | None:
         """A leg without waiting, when the server has been met and, in the handshake era, the session exists."""
         server = self._server(permit.server)
         if server.modern is None:
             return None
         if server.modern:
-            return Leg(server, None, server.mint())
+            return legs.Leg(server, None, server.mint())
         session = server.sessions.get(_key(permit, session_key))
         if session is None:
             return None
         server.sessions.move_to_end(session.key)
-        return Leg(server, session, server.mint())
+        return legs.Leg(server, session, server.mint())
 
     async def leg(
         self, permit: decision.Permit, lent: exchange.Lent, session_key: str, *, deadline: float
-    ) -> Leg:
+    ) -> legs.Leg:
         """Meets the server first if need be. Raises NoLeg."""
         while (leg := self.leg_at_hand(permit, session_key)) is None:
             await self._meet(permit, lent, _key(permit, session_key), deadline=deadline)
         return leg
 
-    def forget(self, leg: Leg) -> None:
+    def forget(self, leg: legs.Leg) -> None:
         """The server does not know this session any more."""
         if leg.session is not None:
             leg.server.sessions.pop(leg.session.key, None)
 
-    def _server(self, view: snapshot.ServerView) -> Server:
+    def _server(self, view: snapshot.ServerView) -> legs.Server:
         server = self._servers.get(view.id)
         if server is None or server.endpoint != view.endpoint:
-            server = self._servers[view.id] = Server(view.endpoint)
+            server = self._servers[view.id] = legs.Server(view.endpoint)
         return server
 
     async def _meet(self, permit: decision.Permit, lent: exchange.Lent, key: str, *, deadline: float) -> None:
@@ -215,12 +131,12 @@ class Servers:
                 raise shared
             return
         meeting = server.meeting[key] = asyncio.get_running_loop().create_future()
-        outcome: NoLeg | None = NoLeg(_R.CANCELLED, "whoever was meeting the server gave up")
+        outcome: legs.NoLeg | None = legs.NoLeg(_R.CANCELLED, "whoever was meeting the server gave up")
         try:
             errand = _Errand(server, permit, lent, min(deadline, self._clock() + CONTACT_SECONDS))
             await self._contact(errand, key)
             outcome = None
-        except NoLeg as failure:
+        except legs.NoLeg as failure:
             outcome = failure
             raise
         finally:
@@ -231,7 +147,7 @@ class Servers:
         """Modern first, unless the entry fixes a revision; a server that does not know the question is greeted."""
         server = errand.server
         if not server.breaker.allow(now := self._clock()):
-            raise NoLeg(_R.UPSTREAM_BREAKER_OPEN, f"for {server.breaker.retry_after(now):.1f} s")
+            raise legs.NoLeg(_R.UPSTREAM_BREAKER_OPEN, f"for {server.breaker.retry_after(now):.1f} s")
         wanted = errand.permit.server.endpoint.protocol
         if server.modern is None and wanted in ("Auto", conventions.MODERN):
             head, body = modern.discover(server.mint())
@@ -251,7 +167,7 @@ class Servers:
         spoken = legacy.negotiated(heard.answer) if heard.answer is not None else None
         if spoken is None:
             raise _no_leg(heard)
-        session = Session(key, heard.session, spoken)
+        session = legs.Session(key, heard.session, spoken)
         head, body = legacy.initialized(session=session.id, version=spoken)
         await self._ask(errand, head, body, "notifications/initialized")
         server.modern = False
@@ -298,7 +214,7 @@ class Servers:
         )
         return _Heard(answers[0] if answers else None, sink.status, sink.session, failed)
 
-    async def cancel(self, permit: decision.Permit, leg: Leg) -> None:
+    async def cancel(self, permit: decision.Permit, leg: legs.Leg) -> None:
         """Tells a server of the handshake era, which a closed connection tells nothing, that a call is not waited for."""
         if leg.session is None:
             return
@@ -336,7 +252,7 @@ class Servers:
         try:
             lent = await self._credentials.lend(permit)
             return await self._drain(permit, lent, deadline)
-        except (credentials.Unavailable, NoLeg) as failure:
+        except (credentials.Unavailable, legs.NoLeg) as failure:
             raise lists.ListingFailed(f"{failure.reason.value}: {failure}") from None
 
     async def _drain(self, permit: decision.Permit, lent: exchange.Lent, deadline: float) -> lists.Listing:
@@ -361,7 +277,7 @@ class Servers:
             cursor = page.next_cursor
             if cursor is None or len(raws) > catalog.TOOLS_MAX:
                 return lists.Listing(catalog.definitions(raws), ttl)
-        raise NoLeg(_R.UPSTREAM_PROTOCOL_ERROR, f"the list of tools has more than {PAGES_MAX} pages")
+        raise legs.NoLeg(_R.UPSTREAM_PROTOCOL_ERROR, f"the list of tools has more than {PAGES_MAX} pages")
 
 
 class _Page(msgspec.Struct, rename="camel"):
@@ -377,7 +293,7 @@ def _page(heard: _Heard, call_id: int) -> _Page:
     try:
         return msgspec.json.decode(answer.payload, type=_Page)
     except msgspec.DecodeError as error:
-        raise NoLeg(_R.UPSTREAM_PROTOCOL_ERROR, f"the list of tools cannot be read: {error}") from None
+        raise legs.NoLeg(_R.UPSTREAM_PROTOCOL_ERROR, f"the list of tools cannot be read: {error}") from None
 
 
 def _key(permit: decision.Permit, session_key: str) -> str:
@@ -385,11 +301,13 @@ def _key(permit: decision.Permit, session_key: str) -> str:
     return f"{session_key}\0{permit.credential.name if permit.credential is not None else ''}"
 
 
-def _no_leg(heard: _Heard) -> NoLeg:
+def _no_leg(heard: _Heard) -> legs.NoLeg:
     if heard.failed is not None:
-        return NoLeg(heard.failed.reason, heard.failed.detail)
+        return legs.NoLeg(heard.failed.reason, heard.failed.detail)
     if heard.status in (401, 403):
-        return NoLeg(_R.UPSTREAM_UNAUTHORIZED, f"HTTP status {heard.status}")
+        return legs.NoLeg(_R.UPSTREAM_UNAUTHORIZED, f"HTTP status {heard.status}")
     if heard.answer is not None and heard.answer.kind is jsonrpc.AnswerKind.ERROR:
-        return NoLeg(_R.UPSTREAM_PROTOCOL_ERROR, "the server answered our handshake or list with an error")
-    return NoLeg(_R.UPSTREAM_PROTOCOL_ERROR, f"HTTP status {heard.status} and no MCP answer")
+        return legs.NoLeg(
+            _R.UPSTREAM_PROTOCOL_ERROR, "the server answered our handshake or list with an error"
+        )
+    return legs.NoLeg(_R.UPSTREAM_PROTOCOL_ERROR, f"HTTP status {heard.status} and no MCP answer")

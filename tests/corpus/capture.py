@@ -121,7 +121,9 @@ def serving(*, offer_modern: bool = True, wrapped: bytes | None = None) -> Itera
     """Serves until the block ends. `wrapped` is what a server answered to `tools/call`; None: calls are refused."""
     capture = Capture(modern=offer_modern, wrapped=wrapped)
     count = itertools.count(1)
-    sealer = sessions.Sealer(bytes(32), entropy=lambda size: next(count).to_bytes(size, "big"), wall=lambda: 1.0)
+    sealer = sessions.Sealer(
+        bytes(32), entropy=lambda size: next(count).to_bytes(size, "big"), wall=lambda: 1.0
+    )
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -145,7 +147,7 @@ def serving(*, offer_modern: bool = True, wrapped: bytes | None = None) -> Itera
             self.end_headers()
             self.wfile.write(told.body)
 
-        do_POST = do_GET = do_DELETE = _serve
+        do_POST = do_GET = do_DELETE = _serve  # noqa: N815 -- the names the library looks for
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the library's parameter
             """Tests keep quiet."""

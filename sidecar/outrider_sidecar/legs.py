@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One upstream as we remember it, and the way one call goes there: era, session, ids, and what of the answer is ours.
+
+Made by `servers`, used by an attempt. Pure: it sends nothing and reads no clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+
+import msgspec
+
+from outrider import decision, snapshot
+from outrider_sidecar import asked, breaker, conventions, exchange, jsonrpc, legacy, modern
+
+_NOT_THIS_ERA = frozenset({400, 404, 405, 406, 415, 422, 501})
+"""Statuses by which a server of the handshake era answers a stateless request."""
+
+
+class NoLeg(Exception):
+    """A server could not be met. `reason` is for the caller, the text for the log and the journal."""
+
+    def __init__(self, reason: decision.Reason, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+@dataclasses.dataclass(slots=True)
+class Session:
+    """A handshake with a server: `id` None when it keeps no sessions. `version` as negotiated."""
+
+    key: str
+    id: bytes | None
+    version: str
+
+
+@dataclasses.dataclass(slots=True)
+class Server:
+    """What is known of one upstream at one endpoint. `modern` None: not met yet."""
+
+    endpoint: snapshot.Endpoint
+    breaker: breaker.Breaker = dataclasses.field(default_factory=breaker.Breaker)
+    modern: bool | None = None
+    sessions: collections.OrderedDict[str, Session] = dataclasses.field(
+        default_factory=collections.OrderedDict
+    )
+    meeting: dict[str, asyncio.Future[NoLeg | None]] = dataclasses.field(default_factory=dict)
+    next_id: int = 0
+
+    def mint(self) -> int:
+        """An id of ours: agents' ids never reach a server, so that two agents cannot collide there."""
+        self.next_id += 1
+        return self.next_id
+
+
+@dataclasses.dataclass(slots=True)
+class Leg:
+    """The way one call goes to one server: era, session, and the ids it has there."""
+
+    server: Server
+    session: Session | None
+    call_id: int
+
+    @property
+    def breaker(self) -> breaker.Breaker:
+        return self.server.breaker
+
+    def call(self, name: str, subject: asked.Asked) -> tuple[exchange.Headers, bytes]:
+        """Head and body of the call in this server's era; arguments byte for byte as the agent wrote them."""
+        raw, trace = subject.message.arguments_raw, subject.trace
+        progress = subject.progress_token is not None
+        if self.session is None:
+            return modern.call(self.call_id, name, raw, progress=progress, trace=trace)
+        params = legacy.call(self.call_id, name, raw, progress=progress, trace=trace)
+        head = legacy.head_of_call(self.session.id, self.session.version, trace)
+        return head, jsonrpc.request(self.call_id, conventions.CALL_TOOL, params)
+
+    def doubt(self, status: int | None) -> None:
+        """A stateless call got no answer but a status that a server of the other era gives: meet it again before the next.
+
+        Servers are replaced behind one URL, by older ones too.
+        """
+        if self.session is None and status in _NOT_THIS_ERA:
+            self.server.modern = None
+
+    def progress(self, message: jsonrpc.Answer, subject: asked.Asked) -> bytes | None:
+        """Progress of this call under the agent's own token; None for any notification that is not that."""
+        token = subject.progress_token
+        if message.method != conventions.PROGRESS or token is None:
+            return None
+        try:
+            params = jsonrpc.members(message.payload)
+        except msgspec.DecodeError:
+            return None
+        if params.get("progressToken") != b"%d" % self.call_id:
+            return None
+        return jsonrpc.request(
+            None, conventions.PROGRESS, {**params, "progressToken": jsonrpc.encode_id(token)}
+        )
+
+    def expired(self, status: int | None, answer: jsonrpc.Answer | None) -> bool:
+        """True when the server said that it does not know our session: 404, and nothing that answers the call."""
+        return (
+            self.session is not None
+            and self.session.id is not None
+            and status == 404
+            and (answer is None or answer.id != self.call_id)
+        )
