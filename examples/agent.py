@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Self
 
 import httpx2
+import mcp
 from mcp.client import client as clients
 from mcp.client import streamable_http
 
@@ -33,6 +34,9 @@ MERGED = ""
 
 MODERN = "2026-07-28"
 LEGACY = "2025-11-25"
+
+FAILURES = (mcp.MCPError, httpx2.HTTPError, ExceptionGroup, RuntimeError)
+"""What the SDK raises when a session or an answer is not to be had; its task groups wrap the first two."""
 
 _REFUSAL = "dev.outrider/refusal"
 _VERDICTS = {"ArgumentsInvalid": WRONG, "RateLimited": THROTTLED, "BudgetExceeded": OVER_BUDGET}
@@ -172,3 +176,10 @@ def ending(result: dict[str, Any]) -> Ending:
         verdict = _VERDICTS.get(reason, REFUSED)
     rule = "/".join(filter(None, (refusal.get("policy"), refusal.get("rule"))))
     return Ending(verdict, text, refusal["requestId"], rule)
+
+
+def cause(error: BaseException) -> str:
+    """The first thing that went wrong, out of however many task groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"

@@ -115,11 +115,18 @@ class Demo:
         """Makes every call of the script and shows how it ended; what ended otherwise is kept in `wrong`."""
         async with agent.Agent(self.state / "mcp.json") as caller:
             for scene in agent.script():
-                endings = [await caller.call(step) for step in scene]
+                endings = [await self._made(caller, step) for step in scene]
                 rows = await self._journal(len(scene))
                 for step, ending, row in zip(scene, endings, rows, strict=True):
                     self._judge(step, ending, row)
                     shown.add(step, ending, row)
+
+    async def _made(self, caller: agent.Agent, step: agent.Step) -> agent.Ending:
+        """One call. Raises Failed when there is no answer to it at all, which nothing of the script should cause."""
+        try:
+            return await caller.call(step)
+        except agent.FAILURES as error:
+            raise Failed(f"{step.what}: no answer: {agent.cause(error)}") from None
 
     def _judge(self, step: agent.Step, ending: agent.Ending, row: dict[str, Any]) -> None:
         if ending.verdict != step.expected:
@@ -158,7 +165,7 @@ class Demo:
         before = file.read_text()
         step = agent.Step("read", "query", {"soql": "SELECT Name FROM Account LIMIT 1"}, agent.REFUSED)
         async with agent.Agent(self.state / "mcp.json") as caller:
-            await caller.call(step)
+            await self._made(caller, step)
             file.write_text(before + INCIDENT)
             there = await self._turned(caller, step, agent.REFUSED)
             file.write_text(before)
@@ -166,7 +173,7 @@ class Demo:
 
     async def _turned(self, caller: agent.Agent, step: agent.Step, verdict: str) -> float:
         edited = time.monotonic()
-        while (ending := await caller.call(step)).verdict != verdict:
+        while (ending := await self._made(caller, step)).verdict != verdict:
             if time.monotonic() - edited > 10 * FLIP_SECONDS_MAX:
                 raise Failed(f"10 s after the edit a call is still {ending.verdict}: {ending.text}")
             await asyncio.sleep(0.02)

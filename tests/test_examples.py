@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import pathlib
 import subprocess
@@ -231,6 +232,26 @@ def test_the_agent_tells_the_endings_of_a_call_apart(
 
 def test_a_result_without_an_error_was_allowed() -> None:
     assert agent.ending({"content": [], "isError": False}).verdict == agent.ALLOWED
+
+
+def test_a_session_that_breaks_is_told_by_its_cause() -> None:
+    nested = ExceptionGroup("outer", [ExceptionGroup("inner", [httpx2.ConnectError("nobody there")])])
+    assert agent.cause(nested) == "ConnectError: nobody there"
+    assert isinstance(nested, agent.FAILURES)
+
+
+def test_an_agent_without_a_proxy_fails_with_what_the_demo_expects(tmp_path: pathlib.Path) -> None:
+    server = {"url": f"http://127.0.0.1:{loopback.free_port()}/mcp", "headers": {}}
+    config = tmp_path / "mcp.json"
+    config.write_text(json.dumps({"mcpServers": {"outrider": server}}))
+
+    async def call() -> None:
+        async with agent.Agent(config) as caller:
+            await caller.call(agent.script()[0][0])
+
+    with pytest.raises(agent.FAILURES) as failed:
+        asyncio.run(call())
+    assert "ConnectError" in agent.cause(failed.value) or "MCPError" in agent.cause(failed.value)
 
 
 def test_the_script_has_every_ending_in_it() -> None:

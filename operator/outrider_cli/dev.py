@@ -54,6 +54,7 @@ def command(context: click.Context, path: str, port: int, once: bool) -> None:
         try:
             session.start(port)
             answered = session.servers(ANSWER_SECONDS_MAX if once else FIRST_LOOK_SECONDS_MAX)
+            session.write_client_config()
             status = session.status()
             session.show(answered, status)
             if once:

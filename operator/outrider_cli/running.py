@@ -91,7 +91,6 @@ class Running:
         self.port, self.admin_port = address["port"], address["adminPort"]
         self._until(self._in_force, "the proxy accepts the configuration")
         self._until(self._ready, "the proxy is ready")
-        self._write_client_config()
 
     def _start_bridges(self) -> None:
         env = {**os.environ, "PATH": children.search_path()}
@@ -172,8 +171,8 @@ class Running:
                     then=f"read {child.log}",
                 )
 
-    def _write_client_config(self) -> None:
-        """What MCP clients read: the merged endpoint and the token that opens it."""
+    def write_client_config(self) -> None:
+        """What MCP clients read: the merged endpoint and the token that opens it. Whoever waits for us waits for this file."""
         headers = {"Authorization": f"Bearer {self._agent_token()}"}
         server = {"type": "http", "url": f"http://127.0.0.1:{self.port}/mcp", "headers": headers}
         scratch = self.home.state / "mcp.json.new"

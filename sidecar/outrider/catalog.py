@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from outrider import names
+from outrider import mirrors, names
 
 TOOLS_MAX = 10_000
 """More than this of one server are not listed: the rest is dropped and reported."""
@@ -29,11 +29,15 @@ _NOT_EXPOSABLE = re.compile(r"[^A-Za-z0-9_-]")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Definition:
-    """One tool as its server defines it: `raw` is the whole JSON object, `input_schema` that member of it."""
+    """One tool as its server defines it: `raw` is the whole JSON object, `input_schema` that member of it.
+
+    `mirrors` are the arguments it wants repeated in headers.
+    """
 
     name: str
     raw: bytes
     input_schema: bytes | None
+    mirrors: tuple[mirrors.Mirror, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,7 +71,10 @@ def definitions(raws: Iterable[bytes]) -> Definitions:
             dropped.append(head.name[: names.TOOL_NAME_CHARACTERS_MAX])
             continue
         schema = bytes(head.input_schema) or None
-        kept[head.name] = Definition(head.name, bytes(raw), schema)
+        try:
+            kept[head.name] = Definition(head.name, bytes(raw), schema, mirrors.read(schema))
+        except mirrors.MirrorRefused:
+            dropped.append(head.name)
     return Definitions(tuple(kept.values()), tuple(dropped))
 
 

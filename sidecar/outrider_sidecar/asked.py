@@ -13,7 +13,7 @@ import re
 from outrider import decision
 from outrider_sidecar import conventions, exchange, jsonrpc
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE_CHARACTERS_MAX = 512
 _MISMATCH = decision.Reason.HEADER_MISMATCH
 
@@ -65,18 +65,20 @@ def is_modern(headers: exchange.Headers, message: jsonrpc.Message) -> bool:
 
 
 def trace(headers: exchange.Headers, message: jsonrpc.Message) -> conventions.Trace:
-    """W3C trace context; what `_meta` says wins over the headers. Anything malformed is as if absent."""
-    parent = message.meta.get("traceparent") or _first(headers, conventions.HEADER_TRACEPARENT)
-    state = message.meta.get("tracestate") or _first(headers, conventions.HEADER_TRACESTATE)
+    """W3C trace context; what `_meta` says wins over the headers. Anything malformed is as if absent.
+
+    A state belongs to the parent it came with and to no other.
+    """
+    parent, state = message.meta.get("traceparent"), message.meta.get("tracestate")
     if not isinstance(parent, str) or not _TRACEPARENT.fullmatch(parent):
-        return conventions.Trace()
-    fits = (
-        isinstance(state, str)
-        and len(state) <= _TRACESTATE_CHARACTERS_MAX
-        and state.isascii()
-        and state.isprintable()
-    )
-    return conventions.Trace(parent, state if fits else "")
+        parent, state = (
+            _first(headers, each) for each in (conventions.HEADER_TRACEPARENT, conventions.HEADER_TRACESTATE)
+        )
+        if not _TRACEPARENT.fullmatch(parent):
+            return conventions.Trace()
+    if not isinstance(state, str) or len(state) > _TRACESTATE_CHARACTERS_MAX:
+        state = ""
+    return conventions.Trace(parent, state if state.isascii() and state.isprintable() else "")
 
 
 def _first(headers: exchange.Headers, name: bytes) -> str:

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from outrider import audit, budgets, decision, snapshot
+from outrider import audit, bind, budgets, decision, mirrors, snapshot
 from outrider_sidecar import (
     answers,
     asked,
@@ -24,6 +24,7 @@ from outrider_sidecar import (
     journal,
     jsonrpc,
     ledger,
+    legs,
     modern,
     reading,
     records,
@@ -88,7 +89,7 @@ class Attempt:
         self._hold: ledger.Hold | None = None
         self._flight: exchange.Flight | None = None
         self._reading: reading.Reading | None = None
-        self._leg: servers.Leg | None = None
+        self._leg: legs.Leg | None = None
         self._response: jsonrpc.Answer | None = None
         self._sent_at: float | None = None
         self._upstream_seconds = 0.0
@@ -183,7 +184,7 @@ class Attempt:
             leg = await self._parts.servers.leg(
                 self._permit, lent, self.subject.session_key, deadline=self._deadline
             )
-        except servers.NoLeg as failure:
+        except legs.NoLeg as failure:
             self._conclude(endings.End(failure.reason, audit.Status.NOT_SENT, detail=str(failure)))
             return
         self._send(leg, lent)
@@ -195,11 +196,13 @@ class Attempt:
     def _complain(self, text: str, failure: Exception) -> None:
         log.error(text, extra=telemetry.fields(why=str(failure), request=self.about.request_id))
 
-    def _send(self, leg: servers.Leg, lent: exchange.Lent) -> None:
+    def _send(self, leg: legs.Leg, lent: exchange.Lent) -> None:
         if self._cancelled:
             self._conclude(endings.End(_R.CANCELLED, audit.Status.NOT_SENT))
             return
         head, body = leg.call(self._permit.call.name, self.subject)
+        if leg.session is None:
+            head = (*head, *mirrors.headers(mirrors_of(self._permit), self._permit.call.arguments))
         now = self._parts.clock()
         if not leg.breaker.allow(now):
             self._conclude(
@@ -383,3 +386,11 @@ class Attempt:
         if answer.kind is jsonrpc.AnswerKind.ERROR:
             return jsonrpc.error_raw(self.subject.id, answer.payload)
         return jsonrpc.result(self.subject.id, modern.adapted(answer.payload, modern=self.subject.modern))
+
+
+def mirrors_of(permit: decision.Permit) -> tuple[mirrors.Mirror, ...]:
+    """The arguments that the permitted tool wants repeated in headers."""
+    target = permit.target
+    return (
+        target.definition.mirrors if isinstance(target, bind.Target) and target.definition is not None else ()
+    )

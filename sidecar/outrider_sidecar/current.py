@@ -25,8 +25,10 @@ class Current:
             self.bound = self.bound.with_definitions(server, found)
 
     def swap(self, fresh: bind.Bound) -> None:
-        """A snapshot is in force from here on. Definitions of servers that left or moved are forgotten."""
+        """A snapshot is in force from here on. Definitions it was not bound with (of servers that left or moved) are forgotten."""
         self.bound = fresh
         self.definitions = {
-            server: found for server, found in self.definitions.items() if server in fresh.servers
+            server: found
+            for server, found in self.definitions.items()
+            if server in fresh.servers and fresh.servers[server].targets is not None
         }

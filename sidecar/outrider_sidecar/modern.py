@@ -50,11 +50,11 @@ def check(headers: exchange.Headers, message: jsonrpc.Message) -> None:
     notification = message.kind is jsonrpc.Kind.NOTIFICATION
     if in_body is None and notification:
         in_body = stated
-    if in_body is None:
+    if in_body is None and stated == conventions.MODERN:
         raise jsonrpc.Malformed(
             f"params._meta[{conventions.META_VERSION!r}] is missing", code=conventions.INVALID_PARAMS
         )
-    if in_body != stated:
+    if in_body is not None and in_body != stated:
         raise _mismatch("MCP-Protocol-Version and _meta name different versions")
     if stated != conventions.MODERN:
         raise jsonrpc.Malformed(
@@ -63,7 +63,7 @@ def check(headers: exchange.Headers, message: jsonrpc.Message) -> None:
             reason=_R.VERSION_UNSUPPORTED,
             data={
                 "supported": [conventions.MODERN, *reversed(conventions.LEGACY)],
-                "requested": str(in_body)[:64],
+                "requested": str(stated)[:64],
             },
         )
     if notification:
@@ -178,7 +178,10 @@ def adapted(raw: bytes, *, modern: bool) -> bytes:
     Modern agents need `resultType`; legacy ones must not see the members that only the modern era knows, the server's
     name for itself under a modern `_meta` key included.
     """
-    parts = jsonrpc.members(raw)
+    try:
+        parts = jsonrpc.members(raw)
+    except msgspec.DecodeError:
+        return raw  # keys that are no text (half a surrogate pair): the agent's own parser has the last word
     if modern:
         return raw if "resultType" in parts else jsonrpc.spliced({"resultType": b'"complete"', **parts})
     kept = {key: value for key, value in parts.items() if key not in _ONLY_MODERN_MEMBERS}

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from outrider import bind, call, decide, decision, names
+from outrider import bind, call, decide, decision, mirrors, names
 from outrider_sidecar import (
     answers,
     asked,
@@ -139,7 +139,8 @@ class Pipeline:
         else:
             version = legacy.version_of(request.headers)
             sealed = asked.header(request.headers, conventions.HEADER_SESSION)
-            if sealed is not None:
+            known = self._current.bound is not None  # without a configuration nobody's session can be told
+            if sealed is not None and known:
                 state = self._gate.sealer.read(sealed, principal=self._principal, endpoint=endpoint)
                 if state is None:
                     self._desk.at_door(_R.SESSION_UNKNOWN)
@@ -329,6 +330,11 @@ class Pipeline:
         return call.Call(found[0], found[1], arguments)
 
     def _attempt(self, visit: refusals.Visit, permit: decision.Permit) -> Coroutine[Any, Any, None] | None:
+        if visit.subject.modern and (complaint := self._unmirrored(visit, permit)) is not None:
+            self._desk.at_door(_R.HEADER_MISMATCH, detail=complaint)
+            error = jsonrpc.error(visit.subject.id, conventions.HEADER_MISMATCH, complaint)
+            answers.json(error, status=400).give(visit.reply)
+            return None
         if len(self._under_way) + len(self._anonymous) >= self._limits.calls_max:
             objection = decision.Objection(_R.OVERLOADED, visible=True, retry_after_seconds=1.0)
             self._desk.call(visit, decision.Refusal(permit.call, objection), self._current.bound)
@@ -351,9 +357,15 @@ class Pipeline:
             out.on_gone(made.cancel)  # a legacy agent that is gone has cancelled nothing
         return made.start()
 
+    def _unmirrored(self, visit: refusals.Visit, permit: decision.Permit) -> str | None:
+        return mirrors.objection(attempt.mirrors_of(permit), permit.call.arguments, visit.request.headers)
+
     def _cancel_key(self, visit: refusals.Visit) -> tuple[str, jsonrpc.Id] | None:
-        """By what a cancellation finds a call; None when another call in the session has its id already."""
-        if visit.subject.modern or visit.subject.id is None:
+        """By what a cancellation finds a call; None when another call in the session has its id already.
+
+        Without a session nobody can tell whose call a cancellation means, so it means none.
+        """
+        if not visit.subject.session_key or visit.subject.id is None:
             return None
         key = (visit.subject.session_key, visit.subject.id)
         return None if key in self._under_way else key

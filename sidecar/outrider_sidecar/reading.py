@@ -38,6 +38,7 @@ class Reading:
         "_on_end",
         "_on_message",
         "_parser",
+        "_unreadable",
         "flight",
         "session",
         "status",
@@ -57,12 +58,16 @@ class Reading:
         self._body = bytearray()
         self._failed: exchange.Failed | None = None
         self._ended = False
+        self._unreadable = False
         self.status: int | None = None
         self.session: bytes | None = None
         self.flight: exchange.Flight | None = None
 
     def head(self, status: int, headers: exchange.Headers) -> None:
-        """Chooses how to read. What is neither JSON nor events is refused, unless it is an error's body."""
+        """Chooses how to read. What is neither JSON nor events is refused, unless it is an error's body or nothing at all:
+
+        notifications and DELETE are answered with an empty 200 by some servers.
+        """
         self.status = status
         kinds = [
             value.partition(b";")[0].strip().lower() for name, value in headers if name == b"content-type"
@@ -71,13 +76,17 @@ class Reading:
         if status == 200 and kinds == [b"text/event-stream"]:
             self._parser = streams.SseParser(self._limit, self._limit * _EVENTS_TIMES)
         elif status == 200 and kinds != [b"application/json"]:
-            self._fail(_R.UPSTREAM_PROTOCOL_ERROR, "the answer is neither JSON nor an event stream")
+            self._unreadable = True
         elif status != 200:
             self._limit = _ERROR_BODY_BYTES
 
     def data(self, chunk: bytes) -> bool:
         """Bytes as they arrive. True after a failure too: the flight ends by itself."""
         if self._failed is not None or self._ended:
+            return True
+        if self._unreadable:
+            if chunk:
+                self._fail(_R.UPSTREAM_PROTOCOL_ERROR, "the answer is neither JSON nor an event stream")
             return True
         if self._parser is None:
             self._body += chunk

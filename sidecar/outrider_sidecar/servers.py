@@ -15,13 +15,13 @@ import msgspec
 
 from outrider import bind, catalog, decide, decision, names, snapshot
 from outrider_sidecar import (
-    asked,
     breaker,
     conventions,
     credentials,
     exchange,
     jsonrpc,
     legacy,
+    legs,
     lists,
     modern,
     reading,
@@ -127,9 +127,10 @@ class Servers:
         server = self._server(permit.server)
         meeting = server.meeting.get(key)
         if meeting is not None:
-            if (shared := await asyncio.shield(meeting)) is not None:
+            shared = await asyncio.shield(meeting)
+            if shared is not None and shared.reason is not _R.CANCELLED:
                 raise shared
-            return
+            return  # met, or given up by one whose giving up is not ours
         meeting = server.meeting[key] = asyncio.get_running_loop().create_future()
         outcome: legs.NoLeg | None = legs.NoLeg(_R.CANCELLED, "whoever was meeting the server gave up")
         try:
@@ -166,6 +167,8 @@ class Servers:
         heard = await self._ask(errand, head, body, "initialize")
         spoken = legacy.negotiated(heard.answer) if heard.answer is not None else None
         if spoken is None:
+            if wanted == "Auto":
+                server.modern = None  # what it was before may have been replaced by something newer
             raise _no_leg(heard)
         session = legs.Session(key, heard.session, spoken)
         head, body = legacy.initialized(session=session.id, version=spoken)
@@ -203,10 +206,13 @@ class Servers:
             failed = await over
         except asyncio.CancelledError:
             flight.cancel()
+            errand.server.breaker.released(self._clock())
             raise
         now = self._clock()
         if failed is not None and breaker.counts(failed.reason):
             errand.server.breaker.failed(now)
+        elif failed is not None and failed.reason is _R.CANCELLED:
+            errand.server.breaker.released(now)
         else:
             errand.server.breaker.succeeded(now)
         self._telemetry.upstream(
@@ -259,6 +265,7 @@ class Servers:
         raws: list[bytes] = []
         cursor: str | None = None
         ttl: float | None = None
+        renewed = False
         for _ in range(PAGES_MAX):
             leg = await self.leg(permit, lent, "", deadline=deadline)
             if leg.session is None:
@@ -268,8 +275,11 @@ class Servers:
                     leg.call_id, cursor, session=leg.session.id, version=leg.session.version
                 )
             heard = await self._ask(_Errand(leg.server, permit, lent, deadline), head, body, "tools/list")
-            if leg.expired(heard.status, heard.answer):
+            if leg.expired(heard.status, heard.answer) and not renewed:
+                renewed = True
                 self.forget(leg)
+                cursor = None  # cursors need not outlive the session they were given in
+                raws.clear()
                 continue
             page = _page(heard, leg.call_id)
             raws.extend(bytes(raw) for raw in page.tools)

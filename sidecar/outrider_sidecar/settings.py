@@ -78,9 +78,15 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     """Reads the command line. Exits 2 with one sentence when a value cannot be used."""
     reader = parser()
     given = reader.parse_args(arguments)
-    operator = urllib.parse.urlsplit(given.operator)
-    if operator.scheme not in ("http", "https") or not operator.hostname:
-        reader.error(f"--operator: {given.operator!r} is not an http(s) URL")
+    try:
+        operator = urllib.parse.urlsplit(given.operator)
+        usable = operator.scheme in ("http", "https") and operator.hostname and operator.port != 0
+    except ValueError:  # a bracket without its partner, a port beyond 65535
+        usable = False
+    if not usable:
+        reader.error("--operator: not an http(s) URL of a host")
+    if operator.username is not None or operator.query or operator.fragment:
+        reader.error("--operator: only scheme, host, port and path; the token belongs into --token-file")
     if operator.scheme == "http" and operator.hostname not in ("127.0.0.1", "localhost", "::1"):
         reader.error("--operator: plain http is for loopback only; use https")
     return Settings(

@@ -108,6 +108,7 @@ class Config:
             "schema": str(snapshot.SCHEMA),
             "version": self._version,
             "position": json.dumps(dict(self._position)),
+            "epoch": "" if self._current.bound is None else str(self._current.bound.snapshot.epoch),
         }
         url = f"{self._operator}/v1/config/stream?{urllib.parse.urlencode(query)}"
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=_SILENCE_SECONDS_MAX)
@@ -130,20 +131,23 @@ class Config:
                         return
 
     def _authorization(self) -> dict[str, str]:
-        """Read again each time: the token may have been rotated."""
-        return {"Authorization": f"Bearer {self._token_file.read_text().strip()}"}
+        """Read again each time: the token may have been rotated. Raises OSError or WireError."""
+        token = self._token_file.read_bytes().strip()
+        if not token or not all(0x20 < byte < 0x7F for byte in token):
+            raise wire.WireError("", "the token file does not hold one word of printable ASCII")
+        return {"Authorization": f"Bearer {token.decode()}"}
 
     async def _heard(self, session: aiohttp.ClientSession, line: bytes) -> bool:
         """Acts on one message; False when the stream should be dialled again."""
         message = wire.decode(line)
-        if isinstance(message, wire.GoAway):
+        if isinstance(message, wire.GoAway | wire.Behind):
             return False
-        if isinstance(message, wire.Unchanged):
+        if isinstance(message, wire.Unchanged) and message.version == self._version:
             self._position = dict(message.position)
         if isinstance(message, wire.SnapshotOffer):
             refusal = await self._take(message.version, dict(message.position), bytes(message.content))
             if refusal is None:
-                await asyncio.to_thread(self._keep, message)
+                await self._kept(message)
             else:
                 log.error("configuration refused; the old one stays in force", extra=_why(refusal))
             ack = wire.Ack(
@@ -193,6 +197,16 @@ class Config:
             for view in fresh.servers
             if view.id in self._current.definitions and before.get(view.id) == view.endpoint
         }
+
+    async def _kept(self, offer: wire.SnapshotOffer) -> None:
+        """A configuration that cannot be kept is in force all the same; only a restart would miss it."""
+        try:
+            await asyncio.to_thread(self._keep, offer)
+        except OSError as error:
+            log.error(  # noqa: TRY400 -- a full disk needs no traceback
+                "configuration in force but not kept: a restart without the control plane would serve an older one",
+                extra=_why(error),
+            )
 
     def _keep(self, offer: wire.SnapshotOffer) -> None:
         kept = _Kept(offer.version, dict(offer.position), offer.content)
