@@ -69,3 +69,18 @@ def test_the_alias_is_short_only_within_the_workloads_namespace() -> None:
         {},
     )
     assert dict(bound.aliases) == {"crm_salesforce": testing.CRM}
+
+
+def test_what_the_list_shows_to_be_wrong_is_a_finding_with_object_path_and_remedy() -> None:
+    view = testing.a_server(testing.allow("query", "qeury"), testing.deny("DEBUG_*", "QUERY"))
+    observed = catalog.definitions([b'{"name":"query"}', b'{"name":"query"}', b'{"name":"a b"}'])
+    bound = bind.bound(testing.a_snapshot(view), {view.id: observed})
+    found = bind.objections(bound.servers[view.id], observed)
+    assert [(each.reason.value, each.kind, each.path) for each in found] == [
+        ("DuplicateName", "MCPServer", ""),
+        ("UnusableToolName", "MCPServer", ""),
+        ("UnknownTool", "MCPToolPolicy", "spec.rules[r].tools"),
+        ("UnknownTool", "MCPToolPolicy", "spec.rules[d].tools"),
+    ]
+    assert "'qeury'" in str(found[2])
+    assert all(each.remedy and each.namespace == "crm" for each in found)

@@ -25,7 +25,12 @@ def test_unusable_and_repeated_names_are_dropped_and_named() -> None:
     raws = [b'{"name":"a"}', b'{"name":"a"}', b'{"name":"with space"}', b"[]", b"\xff", b'{"name":1}']
     found = catalog.definitions(raws)
     assert [tool.name for tool in found.tools] == ["a"]
-    assert found.dropped == ("a", "with space", "?", "?", "?")
+    assert [each.name for each in found.dropped] == ["a", "with space", "?", "?", "?"]
+    assert [each.reason.value for each in found.dropped][:3] == [
+        "DuplicateName",
+        "UnusableToolName",
+        "DefinitionsRefused",
+    ]
 
 
 def test_more_tools_than_the_limit_are_dropped() -> None:

@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from outrider import catalog, mirrors
+from outrider import catalog, findings, mirrors
 
 SCHEMA = {
     "type": "object",
@@ -104,4 +104,5 @@ def test_a_tool_with_an_annotation_that_is_not_allowed_is_dropped(schema: dict[s
     with pytest.raises(mirrors.MirrorRefused):
         mirrors.read(json.dumps(schema).encode())
     found = catalog.definitions([json.dumps({"name": "t", "inputSchema": schema}).encode()])
-    assert (found.tools, found.dropped) == ((), ("t",))
+    assert found.tools == ()
+    assert found.dropped == (("t", findings.Reason.DEFINITIONS_REFUSED),)

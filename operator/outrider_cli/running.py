@@ -56,7 +56,7 @@ class Running:
     def start(self, port: int) -> None:
         """Everything, until an agent's call would be decided. Raises Stop, with the log of whatever failed."""
         state = self.home.state
-        for stale in ("operator.json", "sidecar.json", "definitions.json"):
+        for stale in ("operator.json", "sidecar.json", "definitions.json", "mcp.json"):
             (state / stale).unlink(missing_ok=True)
         self.held = self.home.held()
         output.progress("Starting the control plane and the proxy.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from outrider import budgets, call, catalog, names, rules, schemas, snapshot
+from outrider import budgets, call, catalog, findings, names, rules, schemas, snapshot
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -205,4 +205,39 @@ def bound(
             view.id: _join(Index(view, namespace), definitions.get(view.id)) for view in subject.servers
         },
         aliases={catalog.alias(view.id, namespace): view.id for view in subject.servers},
+    )
+
+
+def objections(held: BoundServer, observed: catalog.Definitions) -> tuple[findings.Finding, ...]:
+    """What the server's own list shows to be wrong: tools left out, and rules whose names no listed tool has."""
+    view = held.view
+    made = [
+        _finding(view.id, "MCPServer", "", dropped.reason, f"the tool {dropped.name!r} is left out")
+        for dropped in observed.dropped
+    ]
+    listed = [definition.name for definition in observed.tools]
+    for rule in view.rules:
+        matcher = rules.folded if rule.effect is rules.Effect.DENY else rules.exact
+        for glob in rule.tools:
+            if not any(map(matcher((glob,)), listed)):
+                place = names.ServerId(rule.ref.namespace, rule.ref.policy)
+                path = f"spec.rules[{rule.ref.rule}].tools"
+                text = f"{view.id} lists no tool that {glob!r} matches"
+                made.append(_finding(place, "MCPToolPolicy", path, findings.Reason.UNKNOWN_TOOL, text))
+    return tuple(made)
+
+
+def _finding(
+    place: names.ServerId, kind: str, path: str, reason: findings.Reason, message: str
+) -> findings.Finding:
+    remedy = reason.doc.rpartition("; ")[2]
+    return findings.Finding(
+        findings.Severity.WARNING,
+        reason,
+        kind,
+        place.namespace,
+        place.name,
+        path,
+        message,
+        remedy[:1].upper() + remedy[1:],
     )

@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import msgspec
 
-from outrider import mirrors, names
+from outrider import findings, mirrors, names
 
 TOOLS_MAX = 10_000
 """More than this of one server are not listed: the rest is dropped and reported."""
@@ -40,12 +41,19 @@ class Definition:
     mirrors: tuple[mirrors.Mirror, ...] = ()
 
 
+class Dropped(NamedTuple):
+    """A tool that is neither listed nor callable, and why. `name` is "?" when not even that could be read."""
+
+    name: str
+    reason: findings.Reason
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Definitions:
-    """One server's tools in its order; `dropped` are names that are unusable (R9) or came twice."""
+    """One server's tools in its order, and what was left out of them."""
 
     tools: tuple[Definition, ...]
-    dropped: tuple[str, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
 
 
 class _Head(msgspec.Struct):
@@ -60,22 +68,33 @@ def definitions(raws: Iterable[bytes]) -> Definitions:
     one name cannot both be what was approved. Raises nothing: what cannot be read is dropped as `?`.
     """
     kept: dict[str, Definition] = {}
-    dropped: list[str] = []
+    dropped: list[Dropped] = []
     for raw in raws:
         try:
             head = msgspec.json.decode(raw, type=_Head)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            dropped.append("?")
+            dropped.append(Dropped("?", findings.Reason.DEFINITIONS_REFUSED))
             continue
-        if not names.is_tool_name(head.name) or head.name in kept or len(kept) >= TOOLS_MAX:
-            dropped.append(head.name[: names.TOOL_NAME_CHARACTERS_MAX])
-            continue
-        schema = bytes(head.input_schema) or None
-        try:
-            kept[head.name] = Definition(head.name, bytes(raw), schema, mirrors.read(schema))
-        except mirrors.MirrorRefused:
-            dropped.append(head.name)
+        read = _read(head, raw, kept)
+        if isinstance(read, Definition):
+            kept[read.name] = read
+        else:
+            dropped.append(Dropped(head.name[: names.TOOL_NAME_CHARACTERS_MAX], read))
     return Definitions(tuple(kept.values()), tuple(dropped))
+
+
+def _read(head: _Head, raw: bytes, kept: Mapping[str, Definition]) -> Definition | findings.Reason:
+    if not names.is_tool_name(head.name):
+        return findings.Reason.UNUSABLE_TOOL_NAME
+    if head.name in kept:
+        return findings.Reason.DUPLICATE_NAME
+    if len(kept) >= TOOLS_MAX:
+        return findings.Reason.TOO_MANY_TOOLS
+    schema = bytes(head.input_schema) or None
+    try:
+        return Definition(head.name, bytes(raw), schema, mirrors.read(schema))
+    except mirrors.MirrorRefused:
+        return findings.Reason.DEFINITIONS_REFUSED
 
 
 def alias(server: names.ServerId, workload_namespace: str) -> str:

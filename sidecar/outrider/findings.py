@@ -75,6 +75,10 @@ class Reason(enum.StrEnum):
         "UnusableToolName",
         "The server lists a tool whose name does not fit [A-Za-z0-9_.-]{1,128}; it is left out.",
     )
+    TOO_MANY_TOOLS = (
+        "TooManyTools",
+        "The server lists more than 10,000 tools; the rest is left out. Use `tools.include` on a smaller server.",
+    )
     DEFINITIONS_REFUSED = (
         "DefinitionsRefused",
         "The server lists a tool whose definition cannot be used, such as an invalid inputSchema; it is left out.",

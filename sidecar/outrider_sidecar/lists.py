@@ -120,12 +120,6 @@ class Lists:
             entry.failed = str(failure)
             entry.due = self._clock() + RETRY_SECONDS
         else:
-            if listing.definitions.dropped:
-                dropped = ", ".join(listing.definitions.dropped[:10])
-                log.warning(
-                    "tools dropped",
-                    extra=telemetry.fields(server=str(server), reason="UnusableToolName", tools=dropped),
-                )
             entry.failed = None
             entry.due = self._clock() + min(listing.ttl_seconds or TTL_SECONDS, TTL_SECONDS_MAX)
             self._observed(server, listing.definitions)

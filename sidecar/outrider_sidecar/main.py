@@ -48,6 +48,7 @@ from outrider_sidecar import (
 log = logging.getLogger("outrider")
 
 DRAIN_SECONDS = 5.0
+FINDINGS_LOGGED_MAX = 20
 _KEY_BYTES = 32
 
 
@@ -186,6 +187,9 @@ class Proxy:
     def _observed(self, server: names.ServerId, found: catalog.Definitions) -> None:
         self._current.observed(server, found)
         self._telemetry.dropped(str(server), len(found.dropped))
+        held = self._current.bound.servers.get(server) if self._current.bound is not None else None
+        for finding in bind.objections(held, found)[:FINDINGS_LOGGED_MAX] if held is not None else ():
+            log.warning("finding", extra=telemetry.fields(reason=finding.reason.value, finding=str(finding)))
         kept = {
             str(key): [msgspec.Raw(tool.raw) for tool in each.tools]
             for key, each in self._current.definitions.items()

@@ -81,11 +81,15 @@ def _on_a_free_port(name: str, line: list[str], logs: pathlib.Path) -> Iterator[
         chosen = [word.format(port=port) for word in line]
         process = laptop.Process(name, chosen, logs=logs, env={"PORT": str(port)})
         with _stopped(process):
-            laptop.until(lambda: process.ended is not None or _listens(port), f"{name} listens")
-            if process.ended is None:
+            if _comes_up(process, port):
                 yield f"http://127.0.0.1:{port}/mcp"
                 return
     pytest.fail(f"{name} does not start:\n{process.tail()}")
+
+
+def _comes_up(process: laptop.Process, port: int) -> bool:
+    laptop.until(lambda: process.ended is not None or _listens(port), f"{process.name} listens")
+    return process.ended is None
 
 
 def _listens(port: int) -> bool:
