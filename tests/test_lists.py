@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from outrider import catalog, names, testing
+from outrider import catalog, decision, names, testing
 from outrider_sidecar import lists
 
 A, B = names.ServerId("x", "a"), names.ServerId("x", "b")
@@ -29,7 +29,7 @@ class Source:
         self.asked.append(server)
         await self.gate.wait()
         if server in self.down:
-            raise lists.ListingFailed("connection refused")
+            raise lists.ListingFailed(decision.Reason.UPSTREAM_UNREACHABLE, "connection refused")
         return lists.Listing(testing.tools("query"), self.ttl)
 
 
@@ -86,8 +86,8 @@ def test_a_server_says_for_how_long_within_a_bound() -> None:
 def test_a_dead_server_is_left_alone_for_a_moment_and_says_why() -> None:
     async def scenario(source: Source) -> None:
         source.down.add(A)
-        assert await source.lists.ensure(A) == "connection refused"
-        assert await source.lists.ensure(A) == "connection refused"
+        assert str(await source.lists.ensure(A)) == "UpstreamUnreachable: connection refused"
+        assert str(await source.lists.ensure(A)) == "UpstreamUnreachable: connection refused"
         assert source.asked == [A]
         source.down.clear()
         source.now = lists.RETRY_SECONDS + 0.1

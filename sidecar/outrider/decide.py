@@ -268,10 +268,10 @@ def asked(held: bind.BoundServer) -> bool:
 def shown(held: bind.BoundServer) -> bool:
     """Whether the server exists at all for this caller: some call of it would not look unknown.
 
-    A disabled server that was never asked exists when any Allow could lead to it, so that the switch can answer.
+    Until its tools have been observed it does: an Allow for this workload is why it is in the snapshot.
     """
     if held.targets is None:
-        return not asked(held) and any(rule.enforced for rule in held.view.rules)
+        return any(rule.enforced and rule.effect is rules.Effect.ALLOW for rule in held.view.rules)
     return any(_in_sight(target) for target in held.targets.values())
 
 

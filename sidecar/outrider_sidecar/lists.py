@@ -13,7 +13,7 @@ import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
-from outrider import catalog, names
+from outrider import catalog, decision, names
 from outrider_sidecar import telemetry
 
 log = logging.getLogger("outrider")
@@ -39,14 +39,18 @@ class Listing:
 
 
 class ListingFailed(Exception):
-    """The server could not be listed. The text says why, without secrets."""
+    """The server could not be listed. `reason` is for whoever waits for it, the text for the log, without secrets."""
+
+    def __init__(self, reason: decision.Reason, text: str) -> None:
+        super().__init__(f"{reason.value}: {text}")
+        self.reason = reason
 
 
 @dataclasses.dataclass(slots=True)
 class _Entry:
     due: float
     running: asyncio.Task[None] | None = None
-    failed: str | None = None
+    failed: ListingFailed | None = None
 
 
 class Lists:
@@ -79,7 +83,7 @@ class Lists:
         if entry is None or (entry.running is None and self._clock() >= entry.due):
             self._start(server)
 
-    async def ensure(self, server: names.ServerId) -> str | None:
+    async def ensure(self, server: names.ServerId) -> ListingFailed | None:
         """Waits for the fetch under way, or makes one if none is due later. None, or why there is no list."""
         self.touch(server)
         entry = self._entries[server]
@@ -113,11 +117,11 @@ class Lists:
         try:
             listing = await self._fetch(server)
         except ListingFailed as failure:
-            if entry.failed != str(failure):
+            if str(entry.failed) != str(failure):
                 log.warning(
                     "server cannot be listed", extra=telemetry.fields(server=str(server), why=str(failure))
                 )
-            entry.failed = str(failure)
+            entry.failed = failure
             entry.due = self._clock() + RETRY_SECONDS
         else:
             entry.failed = None

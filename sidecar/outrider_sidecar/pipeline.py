@@ -198,9 +198,6 @@ class Pipeline:
             self._desk.method(visit, decision.Objection(_R.NOT_READY, visible=True))
             return None
         if visit.server is not None and not self._visible(bound, visit.server):
-            held = bound.servers.get(visit.server)
-            if held is not None and held.targets is None:
-                return self._once_observed(visit, [visit.server])
             self._desk.server(visit)
             return None
         return self._dispatch(visit, bound)
@@ -266,18 +263,18 @@ class Pipeline:
         return None
 
     async def _once_observed(self, visit: refusals.Visit, missing: list[names.ServerId]) -> None:
-        """Waits for the lists of servers that nobody has asked yet; one that is down is left out."""
+        """Waits for the lists of servers that nobody has asked yet. One that is down is left out of the merged list."""
         await self._gate.catalogue.warm(missing)
         bound = self._current.bound
         assert bound is not None
-        if visit.server is not None and not self._visible(bound, visit.server):
-            self._desk.server(visit)
-        elif visit.subject.message.method == conventions.LIST_TOOLS:
+        if visit.server is None:
             self._page(visit, bound)
+        elif not self._visible(bound, visit.server):
+            self._desk.server(visit)
+        elif (failed := await self._gate.catalogue.ensure(visit.server)) is not None:
+            self._desk.method(visit, decision.Objection(failed.reason, visible=True))
         else:
-            waiting = self._dispatch(visit, bound)
-            if waiting is not None:
-                await waiting
+            self._page(visit, bound)
 
     def _page(self, visit: refusals.Visit, bound: bind.Bound) -> None:
         cursor = visit.subject.message.params.get("cursor")
@@ -304,14 +301,22 @@ class Pipeline:
         if isinstance(verdict, decision.Refusal):
             self._desk.call(visit, verdict, bound)
             return None
-        if verdict.definitions is not None and needs < _NEEDS_MAX:
-            return self._call_once_observed(visit, verdict.definitions, needs)
-        reason = _R.LEDGER_UNAVAILABLE if verdict.pools else _R.UPSTREAM_UNREACHABLE
-        self._desk.call(visit, decision.Refusal(named, decision.Objection(reason, visible=True)), bound)
+        if verdict.definitions is not None:
+            return self._call_once_observed(visit, named, verdict.definitions, needs)
+        objection = decision.Objection(_R.LEDGER_UNAVAILABLE, visible=True)
+        self._desk.call(visit, decision.Refusal(named, objection), bound)
         return None
 
-    async def _call_once_observed(self, visit: refusals.Visit, server: names.ServerId, needs: int) -> None:
-        await self._gate.catalogue.ensure(server)
+    async def _call_once_observed(
+        self, visit: refusals.Visit, subject: call.Call, server: names.ServerId, needs: int
+    ) -> None:
+        """Fetches what the decision needs and decides again; a server that cannot be listed cannot be called."""
+        failed = await self._gate.catalogue.ensure(server)
+        if failed is not None or needs >= _NEEDS_MAX:
+            reason = failed.reason if failed is not None else _R.UPSTREAM_UNREACHABLE
+            refused = decision.Refusal(subject, decision.Objection(reason, visible=True))
+            self._desk.call(visit, refused, self._current.bound)
+            return
         waiting = self._call(visit, needs + 1)
         if waiting is not None:
             await waiting

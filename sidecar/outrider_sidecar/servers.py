@@ -253,13 +253,14 @@ class Servers:
         bound = self._current.bound
         permit = decide.permit_listing(bound, server_id) if bound is not None else None
         if not isinstance(permit, decision.Permit):
-            raise lists.ListingFailed("not in the configuration" if permit is None else permit.reason.value)
+            reason = _R.SERVER_UNKNOWN if permit is None else permit.reason
+            raise lists.ListingFailed(reason, "the proxy may not ask this server for its tools")
         deadline = self._clock() + CONTACT_SECONDS
         try:
             lent = await self._credentials.lend(permit)
             return await self._drain(permit, lent, deadline)
         except (credentials.Unavailable, legs.NoLeg) as failure:
-            raise lists.ListingFailed(f"{failure.reason.value}: {failure}") from None
+            raise lists.ListingFailed(failure.reason, str(failure)) from None
 
     async def _drain(self, permit: decision.Permit, lent: exchange.Lent, deadline: float) -> lists.Listing:
         raws: list[bytes] = []

@@ -140,8 +140,10 @@ class Config:
     async def _heard(self, session: aiohttp.ClientSession, line: bytes) -> bool:
         """Acts on one message; False when the stream should be dialled again."""
         message = wire.decode(line)
-        if isinstance(message, wire.GoAway | wire.Behind):
+        if isinstance(message, wire.GoAway):
             return False
+        if isinstance(message, wire.Behind):
+            raise wire.WireError("", "this control plane knows less than what is in force here (N7)")
         if isinstance(message, wire.Unchanged) and message.version == self._version:
             self._position = dict(message.position)
         if isinstance(message, wire.SnapshotOffer):
