@@ -111,7 +111,8 @@ class Asking:
 
     async def head(self) -> tuple[int, dict[str, str]]:
         first, *lines = (await self.reader.readuntil(b"\r\n\r\n"))[:-4].decode("latin-1").split("\r\n")
-        return int(first.split()[1]), dict(line.lower().split(": ", 1) for line in lines)
+        pairs = (line.split(": ", 1) for line in lines)
+        return int(first.split()[1]), {name.lower(): value for name, value in pairs}
 
     async def chunk(self) -> bytes:
         size = int(await self.reader.readline(), 16)

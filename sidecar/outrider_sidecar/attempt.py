@@ -220,7 +220,9 @@ class Attempt:
             if price.per_thousand_result_tokens
             else endpoint.result_bytes_max
         )
-        self._reading = reading.Reading(result_bytes_max=limit, on_message=self._heard, on_end=self._landed)
+        self._reading = reading.Reading(
+            result_bytes_max=limit, on_message=self._heard, on_end=self._landed, secrets=lent.secrets
+        )
         self._stage = Stage.SENT
         self._sent_at = now
         flight = self._parts.upstream.send(

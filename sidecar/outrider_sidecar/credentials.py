@@ -9,6 +9,8 @@ files on a laptop; Vault implements the same two methods.
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import dataclasses
 import pathlib
 from collections.abc import Callable
@@ -108,4 +110,16 @@ def _lent(entry: snapshot.Credential, value: bytes) -> exchange.Lent:
             decision.Reason.CREDENTIAL_MALFORMED,
             f"credential {entry.name!r} is empty, too long or not one line of printable ASCII",
         )
-    return exchange.Lent(((entry.header.lower().encode(), entry.prefix.encode() + secret),))
+    header = (entry.header.lower().encode(), entry.prefix.encode() + secret)
+    return exchange.Lent((header,), (secret, *_inside(entry.prefix, secret)))
+
+
+def _inside(prefix: str, secret: bytes) -> tuple[bytes, ...]:
+    """User and password of Basic authentication, together and the password alone."""
+    if prefix.strip().lower() != "basic":
+        return ()
+    try:
+        pair = base64.b64decode(secret, validate=True)
+    except binascii.Error:
+        return ()
+    return (pair, pair.partition(b":")[2])

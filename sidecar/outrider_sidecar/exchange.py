@@ -107,9 +107,13 @@ class Flight(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class Lent:
-    """Headers with the secret, for one upstream request. Has no repr: it must not reach a log (N4)."""
+    """Headers with the secret, for one upstream request. Has no repr: it must not reach a log (N4).
+
+    `secrets` are what must not come back: the secret alone, and what a server can read out of it.
+    """
 
     headers: Headers = ()
+    secrets: tuple[bytes, ...] = ()
 
 
 class Upstream(Protocol):

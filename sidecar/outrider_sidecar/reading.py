@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from outrider import decision
-from outrider_sidecar import exchange, jsonrpc, streams
+from outrider_sidecar import exchange, jsonrpc, scrubbing, streams
 
 ENVELOPE_BYTES = 65_536
 """What a message may hold besides the result itself."""
@@ -27,7 +27,7 @@ class Reading:
     """`on_message` gets each message and says whether there is room for more; `on_end` gets None or why it failed.
 
     `status` and `session` (the upstream's `mcp-session-id`) are known once the head is in. `flight`, when its owner sets
-    it, is cancelled as soon as the answer cannot be used any more.
+    it, is cancelled as soon as the answer cannot be used any more. `secrets` are taken out of every message first.
     """
 
     __slots__ = (
@@ -38,6 +38,7 @@ class Reading:
         "_on_end",
         "_on_message",
         "_parser",
+        "_secrets",
         "_unreadable",
         "flight",
         "session",
@@ -50,10 +51,12 @@ class Reading:
         result_bytes_max: int,
         on_message: Callable[[jsonrpc.Answer], bool],
         on_end: Callable[[exchange.Failed | None], None],
+        secrets: tuple[bytes, ...] = (),
     ) -> None:
         self._limit = result_bytes_max + ENVELOPE_BYTES
         self._on_message = on_message
         self._on_end = on_end
+        self._secrets = secrets
         self._parser: streams.SseParser | None = None
         self._body = bytearray()
         self._failed: exchange.Failed | None = None
@@ -116,7 +119,7 @@ class Reading:
 
     def _message(self, data: bytes) -> bool:
         try:
-            message = jsonrpc.answer(data)
+            message = jsonrpc.answer(scrubbing.message(data, self._secrets))
         except jsonrpc.Malformed as error:
             if self.status == 200:
                 self._fail(_R.UPSTREAM_PROTOCOL_ERROR, f"the answer is not a JSON-RPC message: {error}")

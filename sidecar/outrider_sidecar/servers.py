@@ -196,6 +196,7 @@ class Servers:
             result_bytes_max=errand.permit.server.endpoint.result_bytes_max,
             on_message=heard,
             on_end=ended,
+            secrets=errand.lent.secrets,
         )
         started = self._clock()
         verb = "POST" if body else "DELETE"

@@ -21,7 +21,7 @@ import aiohttp
 from aiohttp import http_exceptions
 
 from outrider import decision, snapshot
-from outrider_sidecar import exchange, pools
+from outrider_sidecar import exchange, pools, scrubbing
 
 _LOG = logging.getLogger("outrider")
 
@@ -46,6 +46,7 @@ class _Outbound:
     headers: list[tuple[str, str]]
     body: bytes
     answer_bytes_max: int
+    secrets: tuple[bytes, ...]
 
 
 class _Flight:
@@ -124,7 +125,7 @@ class _Flight:
                 data=_data(outbound.body),
                 allow_redirects=False,
             )
-            end = await self._read(response, outbound.answer_bytes_max)
+            end = await self._read(response, outbound)
         except Exception as error:  # noqa: BLE001 -- every failure is an end, told once
             end = self._explain(error)
         finally:
@@ -134,10 +135,11 @@ class _Flight:
         return end
 
     async def _read(
-        self, response: aiohttp.ClientResponse, bytes_max: int
+        self, response: aiohttp.ClientResponse, outbound: _Outbound
     ) -> exchange.Complete | exchange.Failed:
+        bytes_max = outbound.answer_bytes_max
         headers = tuple((name.lower(), value) for name, value in response.raw_headers)
-        refused = _refuse_head(response.status, headers)
+        refused = _refuse_head(response.status, headers, outbound.secrets)
         if refused is not None:
             if self._leg.protocol is not None:
                 # An answer without a body has given its connection back already, but nobody can have taken it yet:
@@ -231,7 +233,8 @@ class AiohttpUpstream:
         flight = _Flight(self._loop, pool, into, landed=landed)
         pool.flights += 1
         self._flights.add(flight)
-        flight.depart(_Outbound(method, headers, body, endpoint.result_bytes_max + ENVELOPE_BYTES), deadline)
+        most = endpoint.result_bytes_max + ENVELOPE_BYTES
+        flight.depart(_Outbound(method, headers, body, most, lent.secrets), deadline)
         return flight
 
     async def close(self) -> None:
@@ -287,14 +290,16 @@ def _header(name: bytes, value: bytes, reason: decision.Reason) -> tuple[str, st
         raise _Unsendable(reason, f"the value of header {shown!r} is not UTF-8") from None
 
 
-def _refuse_head(status: int, headers: exchange.Headers) -> tuple[decision.Reason, str] | None:
+def _refuse_head(
+    status: int, headers: exchange.Headers, secrets: tuple[bytes, ...]
+) -> tuple[decision.Reason, str] | None:
     """(reason, detail) of an answer whose body must not be read."""
     coding = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
     lengths = sum(name == b"content-length" for name, _ in headers)
     if status < 200:
         return _R.UPSTREAM_PROTOCOL_ERROR, f"status {status}"
     if 300 <= status < 400:
-        return _R.UPSTREAM_REDIRECTS, f"status {status} to path {_path(headers)!a}"
+        return _R.UPSTREAM_REDIRECTS, f"status {status} to path {_path(headers, secrets)!a}"
     if any(
         name == b"content-encoding" and value.strip().lower() not in (b"", b"identity")
         for name, value in headers
@@ -305,9 +310,10 @@ def _refuse_head(status: int, headers: exchange.Headers) -> tuple[decision.Reaso
     return None
 
 
-def _path(headers: exchange.Headers) -> str:
-    """Where a redirect points, its path only: host and query could carry secrets."""
+def _path(headers: exchange.Headers, secrets: tuple[bytes, ...]) -> str:
+    """Where a redirect points, its path only: host and query could carry secrets, and the path the one we lent."""
     location = next((value for name, value in headers if name == b"location"), b"")
+    location = scrubbing.text(location, secrets)
     try:
         return urllib.parse.urlsplit(location.decode("ascii", "replace")).path[:200]
     except ValueError:

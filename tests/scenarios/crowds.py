@@ -26,10 +26,9 @@ async def calls(
 
 
 async def one(
-    session: aiohttp.ClientSession, agent: laptop.Agent, server: str, tool: str, arguments: dict[str, Any],
-    id_: int | str,
-) -> dict[str, Any] | None:  # fmt: skip
-    where, body, head = agent.request(server, tool, arguments, id_)
+    session: aiohttp.ClientSession, agent: laptop.Agent, server: str, *asked: Any
+) -> dict[str, Any] | None:
+    where, body, head = agent.request(server, *asked)
     try:
         async with session.post(f"http://127.0.0.1:{agent.port}{where}", data=body, headers=head) as answer:
             content = await answer.read()
