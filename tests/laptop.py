@@ -2,7 +2,7 @@
 """A laptop for scenarios: the real operator and the real proxy as processes of their own, over files in a temporary folder.
 
 `running(folder, files)` starts both, waits until the proxy says that it is ready, and stops everything when the block ends,
-however it ends; when it ends badly it prints the end of every log. An `Agent` speaks the protocol as bytes over sockets, so
+however it ends, and prints the end of every log, which pytest shows with a failure. An `Agent` speaks the protocol as bytes over sockets, so
 that nothing of our own code stands between a test and what an agent would get.
 """
 
@@ -91,6 +91,10 @@ class Process:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+        self._process.wait(_STOP_SECONDS)
 
     def stop(self) -> int:
         """SIGTERM to it, then SIGKILL to all it started. Its exit code."""
@@ -308,11 +312,10 @@ def running(folder: pathlib.Path, files: Mapping[str, str]) -> Iterator[Laptop]:
         made.start_operator()
         made.start_proxy()
         yield made
-    except BaseException:
-        print(*(each.tail() for each in made.started), sep="\n")
-        raise
     finally:
         made.close()
+        # Shown with a failure only. A fixture is not told of its test's, so there is no telling which it is.
+        print(*{each.log: each.tail() for each in made.started}.values(), sep="\n")
 
 
 # Manifests ------------------------------------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ def test_synced_records_are_on_disk_before_anything_is_sent() -> None:
         await peer.called.wait()
         head = chain.read_head((world.folder / "journal" / "head.json").read_bytes())
         (segment,) = (world.folder / "journal").glob("*.seg")
-        assert head.end == segment.stat().st_size
+        assert head.offset == segment.stat().st_size
         peer.go_on.set()
         await asking.answer()
 

@@ -20,6 +20,9 @@ _ERROR_BODY_BYTES = 65_536
 _EVENTS_TIMES = 16
 """An event stream may be this many results long in all: progress adds up, endless streams do not (R14)."""
 
+LINGER_SECONDS = 0.2
+"""How long a stream may stay open behind the answer it was for: servers should close it and some do not."""
+
 _R = decision.Reason
 
 
@@ -65,6 +68,11 @@ class Reading:
         self.status: int | None = None
         self.session: bytes | None = None
         self.flight: exchange.Flight | None = None
+
+    @property
+    def streaming(self) -> bool:
+        """The answer is an event stream."""
+        return self._parser is not None
 
     def head(self, status: int, headers: exchange.Headers) -> None:
         """Chooses how to read. What is neither JSON nor events is refused, unless it is an error's body or nothing at all:

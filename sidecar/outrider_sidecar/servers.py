@@ -186,6 +186,8 @@ class Servers:
         def heard(message: jsonrpc.Answer) -> bool:
             if message.kind in (jsonrpc.AnswerKind.RESULT, jsonrpc.AnswerKind.ERROR):
                 answers.append(message)
+                if sink.streaming:
+                    asyncio.get_running_loop().call_later(reading.LINGER_SECONDS, flight.cancel)
             return True
 
         def ended(failed: exchange.Failed | None) -> None:
@@ -212,7 +214,7 @@ class Servers:
         now = self._clock()
         if failed is not None and breaker.counts(failed.reason):
             errand.server.breaker.failed(now)
-        elif failed is not None and failed.reason is _R.CANCELLED:
+        elif failed is not None and failed.reason is _R.CANCELLED and not answers:
             errand.server.breaker.released(now)
         else:
             errand.server.breaker.succeeded(now)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every way a call can end, and what follows from it."""
+
+from __future__ import annotations
+
+import pytest
+
+from outrider import audit, decision
+from outrider_sidecar import endings, exchange, jsonrpc
+
+R, S = decision.Reason, audit.Status
+MAYBE, NOT = exchange.Sent.MAYBE_SENT, exchange.Sent.NOT_SENT
+
+
+def answer(raw: bytes) -> jsonrpc.Answer:
+    return jsonrpc.answer(b'{"jsonrpc":"2.0","id":1,' + raw + b"}")
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason", "status", "failed", "asks"),
+    [
+        (b'"result":{}', R.ALLOWED, S.COMPLETED, False, False),
+        (b'"result":{"resultType":"complete"}', R.ALLOWED, S.COMPLETED, False, False),
+        (b'"result":{"isError":true}', R.TOOL_ERROR, S.COMPLETED, True, False),
+        (b'"error":{"code":1,"message":"m"}', R.UPSTREAM_ERROR, S.COMPLETED, True, False),
+        (b'"result":{"resultType":"input_required"}', R.UPSTREAM_PROTOCOL_ERROR, S.FAILED, True, True),
+        (b'"result":{"resultType":"task","isError":true}', R.UPSTREAM_PROTOCOL_ERROR, S.FAILED, True, True),
+        (b'"result":{"result\\u0054ype":"task"}', R.UPSTREAM_PROTOCOL_ERROR, S.FAILED, True, True),
+    ],
+)
+def test_an_answer_is_what_it_says(raw: bytes, reason: R, status: S, failed: bool, asks: bool) -> None:
+    end = endings.of(answer(raw), None, 200, cancelled=False)
+    assert (end.reason, end.status, end.failed, end.asks) == (reason, status, failed, asks)
+    assert (end.answer is None) is asks
+    assert not end.breaking
+
+
+def test_a_complete_answer_counts_whatever_happened_after_it() -> None:
+    broke = exchange.Failed(R.UPSTREAM_PROTOCOL_ERROR, MAYBE, "cut")
+    for cancelled in (False, True):
+        end = endings.of(answer(b'"result":{}'), broke, 200, cancelled=cancelled)
+        assert (end.reason, end.status) == (R.ALLOWED, S.COMPLETED)
+
+
+@pytest.mark.parametrize(
+    ("reason", "sent", "breaking"),
+    [
+        (R.UPSTREAM_TIMEOUT, MAYBE, True), (R.UPSTREAM_UNREACHABLE, NOT, True), (R.UPSTREAM_PROTOCOL_ERROR, MAYBE, True),
+        (R.UPSTREAM_REDIRECTS, MAYBE, False), (R.UPSTREAM_TOO_LARGE, MAYBE, False),
+        (R.UPSTREAM_ADDRESS_REFUSED, NOT, False), (R.CREDENTIAL_MALFORMED, NOT, False), (R.INTERNAL, MAYBE, False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_failure_is_charged_when_the_server_may_have_seen_the_call(
+    reason: R, sent: exchange.Sent, breaking: bool, cancelled: bool
+) -> None:
+    end = endings.of(None, exchange.Failed(reason, sent, "why"), None, cancelled=cancelled)
+    assert end.reason is (R.CANCELLED if cancelled else reason)
+    assert end.status is (S.FAILED if sent is MAYBE else S.NOT_SENT)
+    assert (end.failed, end.detail) == (True, "why")
+    assert end.breaking is (breaking and not cancelled)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "breaking"),
+    [
+        (200, R.UPSTREAM_PROTOCOL_ERROR, True), (202, R.UPSTREAM_PROTOCOL_ERROR, True),
+        (400, R.UPSTREAM_PROTOCOL_ERROR, False), (404, R.UPSTREAM_PROTOCOL_ERROR, False),
+        (429, R.UPSTREAM_PROTOCOL_ERROR, False), (401, R.UPSTREAM_UNAUTHORIZED, False),
+        (403, R.UPSTREAM_UNAUTHORIZED, False), (500, R.UPSTREAM_PROTOCOL_ERROR, True),
+        (503, R.UPSTREAM_PROTOCOL_ERROR, True),
+    ],
+)  # fmt: skip
+def test_no_answer_is_judged_by_its_status(status: int, reason: R, breaking: bool) -> None:
+    end = endings.of(None, None, status, cancelled=False)
+    assert (end.reason, end.status, end.failed, end.http_status) == (reason, S.FAILED, True, status)
+    assert end.breaking is breaking
+
+
+def test_only_details_that_help_are_for_the_agent() -> None:
+    for reason in R:
+        shown = endings.End(reason, S.FAILED, detail="10.0.0.7").public_detail
+        assert bool(shown) is (reason in (R.UPSTREAM_BREAKER_OPEN, R.UPSTREAM_REDIRECTS))
+    assert endings.of(answer(b'"result":{"resultType":"x"}'), None, 200, cancelled=False).public_detail
+
+
+def test_error_types_are_empty_for_success_and_constants_otherwise() -> None:
+    assert endings.End(R.ALLOWED, S.COMPLETED).error == ""
+    assert endings.End(R.TOOL_ERROR, S.COMPLETED).error == "tool_error"
+    assert endings.End(R.UPSTREAM_TIMEOUT, S.FAILED).error == "UpstreamTimeout"
+    assert endings.OURS == {R.AUDIT_UNAVAILABLE, R.CREDENTIAL_UNAVAILABLE, R.CREDENTIAL_MALFORMED}
