@@ -100,14 +100,16 @@ def _commands() -> str:
     return "".join(parts)
 
 
-def _click(command: click.Command, path: str) -> list[str]:
-    context = click.Context(command, info_name=path, terminal_width=int(_WIDTH))
-    parts = [_block(path, command.get_help(context))]
+def _click(command: click.Command, name: str, parent: click.Context | None = None) -> list[str]:
+    """A command and what is under it, with the settings it has when it runs (click keeps the first help it makes)."""
+    settings = {**command.context_settings, "terminal_width": int(_WIDTH)}
+    context = click.Context(command, info_name=name, parent=parent, **settings)
+    parts = [_block(context.command_path, command.get_help(context))]
     if isinstance(command, click.Group):
-        for name in command.list_commands(context):
-            inner = command.get_command(context, name)
+        for each in command.list_commands(context):
+            inner = command.get_command(context, each)
             assert inner is not None
-            parts.extend(_click(inner, f"{path} {name}"))
+            parts.extend(_click(inner, each, context))
     return parts
 
 

@@ -58,7 +58,9 @@ def test_an_id_comes_back_with_its_type_and_never_reaches_the_server(
 def test_arguments_reach_the_server_byte_for_byte(era: str) -> None:
     raw = b'{ "b":1.50, "a" :[ 1e2,"\\u00e9\\/"], "big":123456789012345678901234567890 }'
     meta = json.dumps(proxies.META).encode()
-    body = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":%b,"_meta":%b}}'
+    body = (
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":%b,"_meta":%b}}'
+    )
     head = {
         "content-type": "application/json", "mcp-protocol-version": mcp.MODERN, "mcp-method": "tools/call",
         "mcp-name": "echo",
@@ -123,6 +125,19 @@ def test_a_stream_with_one_answer_is_an_answer(era: str, modern: bool) -> None:
         told = await world.call("quiet_stream", modern=modern)
         assert told.headers["content-type"] == "application/json"
         assert told.text == "done"
+
+    proxies.run(scenario, era=era)
+
+
+@all_peers
+@both_agents
+def test_a_stream_that_stays_open_behind_its_answer_keeps_nobody_waiting(era: str, modern: bool) -> None:
+    async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
+        told = await world.call("open_stream", modern=modern)
+        assert told.text == "done"
+        await peer.left.wait()
+        assert (world.outcomes[0].reason, world.outcomes[0].status) == ("Allowed", audit.Status.COMPLETED)
+        assert world.outcomes[0].upstream_micros < 5_000_000  # the deadline is 50 s
 
     proxies.run(scenario, era=era)
 

@@ -88,4 +88,4 @@ def test_error_types_are_empty_for_success_and_constants_otherwise() -> None:
     assert endings.End(R.ALLOWED, S.COMPLETED).error == ""
     assert endings.End(R.TOOL_ERROR, S.COMPLETED).error == "tool_error"
     assert endings.End(R.UPSTREAM_TIMEOUT, S.FAILED).error == "UpstreamTimeout"
-    assert endings.OURS == {R.AUDIT_UNAVAILABLE, R.CREDENTIAL_UNAVAILABLE, R.CREDENTIAL_MALFORMED}
+    assert {R.AUDIT_UNAVAILABLE, R.CREDENTIAL_UNAVAILABLE, R.CREDENTIAL_MALFORMED} == endings.OURS

@@ -103,7 +103,10 @@ def test_who_we_are_is_what_the_entry_says() -> None:
     discovered = json.loads(local.discovered(view))
     assert discovered["_meta"] == {"io.modelcontextprotocol/serverInfo": info}
     assert discovered["supportedVersions"] == ["2026-07-28"]
-    assert json.loads(local.discovered(None))["_meta"]["io.modelcontextprotocol/serverInfo"]["name"] == "outrider"
+    assert (
+        json.loads(local.discovered(None))["_meta"]["io.modelcontextprotocol/serverInfo"]["name"]
+        == "outrider"
+    )
 
 
 def test_a_disabled_server_shows_nothing() -> None:

@@ -269,7 +269,11 @@ def test_who_we_are_is_answered_at_once_and_truthfully() -> None:
         assert told.result["supportedVersions"] == [mcp.MODERN]
         assert told.result["capabilities"] == {"tools": {}}
         assert told.result["_meta"]["io.modelcontextprotocol/serverInfo"]["name"] == "api"
-        info = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+        info = {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "clientInfo": {"name": "t", "version": "1"},
+        }
         greeted = await world.ask(proxies.request("initialize", info), modern=False)
         assert greeted.result["protocolVersion"] == "2025-06-18"
         assert greeted.headers["mcp-session-id"]

@@ -159,11 +159,12 @@ def test_ending_sessions_is_no_failure_of_the_server() -> None:
     """An empty 200 without a Content-Type is how TypeScript servers answer a DELETE."""
 
     async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
-        for _ in range(6):
-            session = await world.open_session()
+        sessions = [await world.open_session() for _ in range(6)]
+        for session in sessions:
             await world.call("echo", modern=False, session=session)
+        for session in sessions:
             await (await world.send("DELETE", proxies.PATH, b"", {"mcp-session-id": session})).answer()
-            await world.settled()
+        await world.settled()
         assert (await world.call("echo")).reason is None
         assert len([seen for seen in peer.seen if seen.verb == "DELETE"]) == 6
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 
+import hypothesis
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +41,8 @@ def test_no_spelling_of_a_secret_survives_and_the_result_is_json(data, secret, b
 
 @given(SECRETS, st.integers(1, 4))
 def test_a_secret_inside_json_inside_text_is_found(secret, layers):
+    # A backslash at the end cannot be told from those of the quote behind it, three layers down; it goes with them.
+    hypothesis.assume(layers < 3 or not secret.endswith("\\"))
     value = secret
     for _ in range(layers):
         value = json.dumps({"inner": value})
@@ -47,6 +50,20 @@ def test_a_secret_inside_json_inside_text_is_found(secret, layers):
     for _ in range(layers):
         scrubbed = json.loads(scrubbed)["inner"]
     assert scrubbed == "[redacted]"
+
+
+@given(SECRETS, st.integers(1, 4))
+def test_what_comes_out_is_json_and_has_no_spelling_of_the_secret_left(secret, layers):
+    value = secret + "\\"
+    for _ in range(layers):
+        value = json.dumps({"inner": value})
+    scrubbed = scrubbing.message(value.encode(), [secret.encode(), secret.encode() + b"\\"])
+    assert "[redacted]" in json.loads(scrubbed)["inner"]
+    text = scrubbed.decode()
+    for _ in range(layers):
+        assert secret not in text
+        text = text.replace("\\\\", "\0").replace('\\"', '"').replace("\0", "\\")
+    assert secret not in text
 
 
 @given(st.text(), st.text())

@@ -183,7 +183,14 @@ def test_a_server_that_forgets_every_session_is_listed_at_most_twice() -> None:
 
 
 def test_tools_a_server_may_not_have_are_neither_listed_nor_callable() -> None:
-    odd = [mcp.a_tool("a b"), mcp.a_tool("x" * 129), {"name": 5}, "text", mcp.a_tool("echo"), mcp.a_tool("echo")]
+    odd = [
+        mcp.a_tool("a b"),
+        mcp.a_tool("x" * 129),
+        {"name": 5},
+        "text",
+        mcp.a_tool("echo"),
+        mcp.a_tool("echo"),
+    ]
 
     async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
         assert await tools(world) == ["echo"]

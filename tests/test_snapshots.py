@@ -83,9 +83,7 @@ class Proxy:
         self.current = current.Current()
         self.changes: list[bind.Bound] = []
         dial = snapshots.Dial(f"http://127.0.0.1:{port}", folder / "token", folder)
-        self.config = snapshots.Config(
-            self.current, dial, changed=self.changes.append, jitter=lambda: -0.45
-        )
+        self.config = snapshots.Config(self.current, dial, changed=self.changes.append, jitter=lambda: -0.45)
 
     @property
     def title(self) -> str:
@@ -131,9 +129,10 @@ def run(scenario: Callable[[Proxy, ControlPlane], Awaitable[None]], *, prepare: 
 
 
 def kept(raw: bytes, at: int = 1, *, version: str = "") -> bytes:
-    return json.dumps({"version": version or snapshot.digest(raw), "position": {"files": at}}).encode()[
-        :-1
-    ] + b',"content":%b}' % raw
+    return (
+        json.dumps({"version": version or snapshot.digest(raw), "position": {"files": at}}).encode()[:-1]
+        + b',"content":%b}' % raw
+    )
 
 
 def test_a_configuration_is_in_force_acknowledged_and_kept() -> None:
@@ -141,7 +140,12 @@ def test_a_configuration_is_in_force_acknowledged_and_kept() -> None:
         raw = content()
         plane.say(offer(raw, 1))
         ack = await plane.ack()
-        assert (ack.ok, ack.version, ack.position, ack.error) == (True, snapshot.digest(raw), {"files": 1}, "")
+        assert (ack.ok, ack.version, ack.position, ack.error) == (
+            True,
+            snapshot.digest(raw),
+            {"files": 1},
+            "",
+        )
         assert proxy.title == "generation 1"
         assert [each.digest for each in proxy.changes] == [snapshot.digest(raw)]
         file = proxy.folder / "last-good.json"
@@ -196,7 +200,12 @@ def test_an_older_position_is_refused_and_the_old_one_stays() -> None:
     """N7; an equal one is not older, and another epoch starts over."""
 
     async def scenario(proxy: Proxy, plane: ControlPlane) -> None:
-        for generation, at, epoch, ok in ((1, 7, 1, True), (2, 6, 1, False), (3, 7, 1, True), (4, 1, 2, True)):
+        for generation, at, epoch, ok in (
+            (1, 7, 1, True),
+            (2, 6, 1, False),
+            (3, 7, 1, True),
+            (4, 1, 2, True),
+        ):
             raw = content(generation).replace(b'"epoch":1', b'"epoch":%d' % epoch)
             plane.say(offer(raw, at))
             ack = await plane.ack()

@@ -8,7 +8,6 @@ It takes server, name and arguments from the Permit and decides nothing.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import enum
 import logging
@@ -249,15 +248,9 @@ class Attempt:
             return True
         if self._response is None and message.id == leg.call_id:
             self._response = message
-            if self._reading is not None and self._reading.streaming:
-                self._parts.spawn(self._hang_up())
+            if self._reading is not None:
+                self._reading.linger()
         return True
-
-    async def _hang_up(self) -> None:
-        """Ends a stream that its server leaves open behind the answer: nobody should wait for its deadline."""
-        await asyncio.sleep(reading.LINGER_SECONDS)
-        if self._stage is Stage.SENT and self._flight is not None:
-            self._flight.cancel()
 
     def _landed(self, failed: exchange.Failed | None) -> None:
         """The upstream request is over. Never raises, as `start`: nobody but us could give the agent an answer."""

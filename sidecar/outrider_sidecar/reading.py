@@ -8,6 +8,7 @@ It decides nothing about them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from outrider import decision
@@ -69,10 +70,10 @@ class Reading:
         self.session: bytes | None = None
         self.flight: exchange.Flight | None = None
 
-    @property
-    def streaming(self) -> bool:
-        """The answer is an event stream."""
-        return self._parser is not None
+    def linger(self) -> None:
+        """What was asked for has arrived: a stream that stays open behind it is ended soon, instead of at its deadline."""
+        if self._parser is not None and self.flight is not None:
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, self.flight.cancel)
 
     def head(self, status: int, headers: exchange.Headers) -> None:
         """Chooses how to read. What is neither JSON nor events is refused, unless it is an error's body or nothing at all:

@@ -21,8 +21,7 @@ SECRET_BYTES_MIN = 8
 _REDACTED = audit.REDACTED.encode()
 _PRINTABLE_ESCAPE = re.compile(rb"\\u00[2-7]")
 _ESCAPE = rb"\\(?:u[0-9a-fA-F]{4}|.)"
-_NEVER_BARE = frozenset(b'"\\')
-_SHORT = _NEVER_BARE | {ord("/")}
+_SHORT = frozenset(b'"\\/')
 """Characters that have an escape of their own."""
 
 
@@ -63,8 +62,10 @@ def _spelled(secret: bytes) -> bytes:
 def _character(code: int) -> bytes:
     """Any number of backslashes: results are often JSON inside a JSON string, and each layer adds some."""
     ways = [rb"\\{1,16}u00(?i:%02x)" % code]
-    if code in _NEVER_BARE:
-        ways.append(rb"\\{1,16}" + (b'"' if code == ord('"') else b""))
+    if code == ord("\\"):
+        ways.append(rb"(?:\\\\){1,8}")  # pairs: an odd one belongs to the quote that follows
+    elif code == ord('"'):
+        ways.append(rb'\\{1,16}"')
     elif code == ord("/"):
         ways.append(rb"\\{0,16}/")
     else:

@@ -186,8 +186,7 @@ class Servers:
         def heard(message: jsonrpc.Answer) -> bool:
             if message.kind in (jsonrpc.AnswerKind.RESULT, jsonrpc.AnswerKind.ERROR):
                 answers.append(message)
-                if sink.streaming:
-                    asyncio.get_running_loop().call_later(reading.LINGER_SECONDS, flight.cancel)
+                sink.linger()
             return True
 
         def ended(failed: exchange.Failed | None) -> None:
@@ -207,6 +206,7 @@ class Servers:
         )
         try:
             failed = await over
+            failed = None if answers else failed  # what was asked for has arrived, whatever came after it
         except asyncio.CancelledError:
             flight.cancel()
             errand.server.breaker.released(self._clock())
@@ -214,7 +214,7 @@ class Servers:
         now = self._clock()
         if failed is not None and breaker.counts(failed.reason):
             errand.server.breaker.failed(now)
-        elif failed is not None and failed.reason is _R.CANCELLED and not answers:
+        elif failed is not None and failed.reason is _R.CANCELLED:
             errand.server.breaker.released(now)
         else:
             errand.server.breaker.succeeded(now)

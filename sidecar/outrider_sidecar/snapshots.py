@@ -69,6 +69,7 @@ class Config:
         self._jitter = jitter
         self._position: snapshot.Position = {}
         self._version = ""
+        self._in_touch = False
 
     async def restore(self) -> None:
         """Serves the last good configuration of an earlier run, if it is whole."""
@@ -87,18 +88,20 @@ class Config:
 
     async def follow(self) -> None:
         """Dials for ever, with jittered back-off; returns only by cancellation."""
-        attempt = 0
+        attempt, last = 0, ""
         while True:
+            self._in_touch = False
             try:
                 async with aiohttp.ClientSession(read_bufsize=2**20) as session:
                     await self._stream(session)
                 attempt = 0
             except (aiohttp.ClientError, OSError, TimeoutError, wire.WireError) as error:
-                attempt += 1
-                if attempt in (1, 10, 100):
+                attempt = 1 if self._in_touch else attempt + 1
+                if attempt in (1, 10, 100) or str(error) != last:
                     log.warning(
                         "config stream lost; the last good configuration stays in force", extra=_why(error)
                     )
+                last = str(error)
             await asyncio.sleep(
                 min(_BACKOFF_SECONDS_MAX, 0.1 * 2 ** min(attempt, 6)) * (0.5 + self._jitter())
             )
@@ -142,6 +145,8 @@ class Config:
         message = wire.decode(line)
         if isinstance(message, wire.GoAway):
             return False
+        # Hello and Behind alone are not worth an eager dial: a control plane that knows less would be asked for ever.
+        self._in_touch = self._in_touch or not isinstance(message, wire.Hello | wire.Behind)
         if isinstance(message, wire.Behind):
             raise wire.WireError("", "this control plane knows less than what is in force here (N7)")
         if isinstance(message, wire.Unchanged) and message.version == self._version:

@@ -58,15 +58,13 @@ def test_an_operator_restarted_with_an_older_state_does_not_bring_back_what_was_
     home.start_operator()
     position = home.status()["position"]["files"]
     assert position == 1, "the operator is back at the older position"
-    # It is told on every dial that the proxy knows more; two of them are enough to see that nothing follows.
-    told = home.operator.text().count
-    laptop.until(lambda: home.status()["sidecars"] or told("stream"), "the proxy is back on its stream")
+    laptop.until(lambda: "knows less" in home.proxy.text(), "the proxy has met the older operator")
     assert reason(home) == "Denied"
 
     # The restarted proxy has it from disk and holds on to it too.
     home.proxy.kill()
     home.start_proxy()
-    laptop.until(lambda: home.status()["sidecars"], "the proxy is on its stream")
+    laptop.until(lambda: home.proxy.text().count("knows less") > 1, "the restarted proxy has met it too")
     assert reason(home) == "Denied"
 
 

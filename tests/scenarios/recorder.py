@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from aiohttp import web
@@ -26,7 +26,10 @@ TOOLS = (
 
 @dataclasses.dataclass(slots=True)
 class Seen:
-    """What arrived. `tokens` are the `token` arguments of calls, in the order of arrival."""
+    """What arrived. `tokens` are the `token` arguments of calls, in the order of arrival.
+
+    `arrived` is called with their number as soon as one more is here, before anything is answered.
+    """
 
     port: int = 0
     tokens: list[str] = dataclasses.field(default_factory=list)
@@ -35,6 +38,7 @@ class Seen:
     go_on: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
     loop: asyncio.AbstractEventLoop | None = None
     description: str = "Does as it is told."
+    arrived: Callable[[int], None] = lambda _number: None
 
     @property
     def url(self) -> str:
@@ -71,6 +75,7 @@ class _Server:
         arguments = params.get("arguments") or {}
         if "token" in arguments:
             self._seen.tokens.append(arguments["token"])
+            self._seen.arrived(len(self._seen.tokens))
         return await getattr(self, params["name"])(request, message, arguments)
 
     async def echo(self, _request, message, arguments) -> web.StreamResponse:

@@ -162,3 +162,16 @@ def test_a_damaged_last_good_configuration_is_not_served(home, damage):
     assert not home.is_ready()
     assert verdict(home) == "NotReady"
     assert "last good configuration" in home.proxy.text()
+
+
+def test_a_proxy_that_lost_its_operator_many_times_dials_as_eagerly_as_at_first(home):
+    for number in range(5):
+        home.operator.kill()
+        home.start_operator()
+        # An answered stream starts the back-off anew: what is edited now is in force soon, the fifth time too.
+        wanted = "Denied" if number % 2 else "{}"
+        denials = [laptop.deny("echo", message="No.")] if number % 2 else []
+        home.write("p.yaml", policy(laptop.allow("echo"), *denials))
+        assert flips(home, wanted) < FLIP_SECONDS_MAX
+        laptop.until(lambda: any(one["acked"] for one in home.status()["sidecars"]), "the proxy is back")
+    assert home.proxy.text().count("config stream lost") >= 5

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import signal
 import sys
 
@@ -35,8 +36,8 @@ def home(tmp_path):
 
 def rss(process):
     """Kilobytes resident."""
-    with open(f"/proc/{process.pid}/status") as status:
-        [line] = [each for each in status if each.startswith("VmRSS:")]
+    status = pathlib.Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    [line] = [each for each in status if each.startswith("VmRSS:")]
     return int(line.split()[1])
 
 

@@ -174,6 +174,15 @@ async def quiet_stream(line, seen):
 
 
 @behaviour
+async def open_stream(line, seen):
+    """Answers, and never closes the stream behind it."""
+    await line.events()
+    await line.event(result(seen, text("done")))
+    await line.until_gone()
+    raise ConnectionResetError
+
+
+@behaviour
 async def cut_stream(line, seen):
     """Ends its stream without an answer."""
     await line.events()
