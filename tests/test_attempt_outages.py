@@ -180,10 +180,10 @@ def test_a_server_that_forgets_every_session_is_not_asked_twice_again() -> None:
 
 
 @both_agents
-def test_a_result_whose_keys_are_no_text_is_still_answered(modern: bool) -> None:
+def test_a_result_whose_keys_are_no_text_is_no_result(modern: bool) -> None:
     async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
         told = await world.call("surrogate", modern=modern)
-        assert (told.status, told.last["id"]) == (200, 1)
+        assert (told.status, told.last["id"], told.reason) == (200, 1, "UpstreamProtocolError")
 
     proxies.run(scenario)
 
@@ -197,7 +197,20 @@ def test_a_server_replaced_by_one_of_the_other_era_is_met_again(before: str, aft
         peer.era = after
         peer.sessions.clear()
         await world.call("echo")
-        assert (await world.call("echo")).reason is None
-        assert (await world.call("echo")).reason is None
+        for number in range(2):
+            assert (await world.call("echo", {"n": number})).text == f'{{"n": {number}}}'
 
     proxies.run(scenario, era=before)
+
+
+def test_a_server_replaced_by_a_newer_one_is_met_again_when_a_new_session_cannot_be_opened() -> None:
+    async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
+        assert (await world.call("echo")).reason is None
+        peer.era = "modern"
+        session = await world.open_session()  # with no session at the server yet
+        first = await world.call("echo", modern=False, session=session)
+        assert (first.reason, world.outcomes[-1].status) == ("UpstreamProtocolError", NOT_SENT)
+        told = await world.call("echo", {"n": 1}, modern=False, session=session)
+        assert told.text == '{"n": 1}'
+
+    proxies.run(scenario, era="legacy")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -151,6 +152,27 @@ def test_each_level_keeps_what_it_says_and_pointers_are_withheld(level: snapshot
         assert result.redacted == ("/content",)
 
     proxies.run(scenario, audit=rules)
+
+
+@pytest.mark.parametrize("deny", [True, False])
+def test_records_that_cannot_be_synced_stop_a_call_unless_the_entry_allows_it(deny: bool) -> None:
+    rules = snapshot.AuditRules(durability=snapshot.Durability.SYNCED, on_unavailable_deny=deny)
+
+    async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
+        assert (await world.call("echo")).reason is None
+        await world.parts.journal.synced()
+        head = world.folder / "journal" / "head.json"
+        kept = head.read_bytes()
+        head.unlink()
+        (head / "in the way").mkdir(parents=True)  # what every sync replaces cannot be replaced
+        told = await world.call("echo")
+        assert told.reason == ("AuditUnavailable" if deny else None)
+        assert len(peer.calls) == (1 if deny else 2)
+        shutil.rmtree(head)
+        head.write_bytes(kept)
+        assert (await world.call("echo")).reason is None
+
+    proxies.run(scenario, audit=rules, limits=LIMITS)
 
 
 def test_synced_records_are_on_disk_before_anything_is_sent() -> None:

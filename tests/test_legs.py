@@ -116,8 +116,21 @@ def test_a_stateless_call_that_gets_the_other_eras_status_makes_us_ask_again(
     status: int | None, doubted: bool
 ) -> None:
     leg = a_leg(modern=True)
-    leg.doubt(status)
+    leg.doubt(status, None)
     assert leg.server.modern is (None if doubted else True)
-    kept = a_leg(b"s")
-    kept.doubt(status)
-    assert kept.server.modern is False
+    answered = a_leg(modern=True)
+    answered.doubt(status, jsonrpc.answer(b'{"id":1,"error":{"code":-32602,"message":"m"}}'))
+    assert answered.server.modern is True
+    stateful = a_leg(b"s")
+    stateful.server.sessions["k"] = stateful.session
+    stateful.doubt(status, None)
+    assert (stateful.server.modern, list(stateful.server.sessions)) == (False, ["k"])
+
+
+@pytest.mark.parametrize("modern", [True, False])
+def test_a_server_that_does_not_speak_the_version_is_met_again_whatever_it_held(modern: bool) -> None:
+    leg = a_leg(b"s", modern=modern)
+    if leg.session is not None:
+        leg.server.sessions["k"] = leg.session
+    leg.doubt(400, jsonrpc.answer(b'{"id":1,"error":{"code":-32022,"message":"m"}}'))
+    assert (leg.server.modern, list(leg.server.sessions)) == (None, [])

@@ -192,3 +192,20 @@ def test_many_agents_leave_at_once_and_nothing_is_left_behind() -> None:
         assert [each.reason for each in world.outcomes].count("Cancelled") == 30
 
     proxies.run(scenario, limits=(testing.a_limit(calls=100),))
+
+
+def test_a_call_cancelled_many_times_is_cancelled_once() -> None:
+    async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
+        session = await world.open_session()
+        for id_ in range(5):
+            peer.called.clear()
+            asking = await world.calling("waits", id_=id_, modern=False, session=session)
+            await peer.called.wait()
+            notes = [await world.start(cancellation(id_), modern=False, session=session) for _ in range(8)]
+            assert {(await each.answer()).status for each in notes} == {202}
+            assert (await asking.answer()).reason == "Cancelled"
+        await world.settled()
+        told = [seen.body["params"]["requestId"] for seen in peer.of(CANCELLED)]
+        assert sorted(told) == sorted(seen.body["id"] for seen in peer.calls)
+
+    proxies.run(scenario, era="legacy")

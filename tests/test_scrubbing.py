@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import hypothesis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outrider_sidecar import scrubbing
+from outrider import snapshot
+from outrider_sidecar import credentials, scrubbing
 
 SECRET = b'canary-5f2d9c/"quoted"\\back'
 PLAIN = b"canary-5f2d9c"
@@ -101,3 +103,15 @@ def test_what_is_too_short_to_be_told_from_chance_is_left_alone():
 def test_a_url_loses_the_secret_whether_it_is_quoted_or_not():
     assert scrubbing.text(b"/x/canary-5f/2d9c/y", [b"canary-5f/2d9c"]) == b"/x/[redacted]/y"
     assert scrubbing.text(b"/x/canary-5f%2F2d9c/y", [b"canary-5f/2d9c"]) == b"/x/[redacted]/y"
+
+
+def test_the_password_inside_basic_authentication_is_a_secret_too():
+    pair = base64.b64encode(b"robot:correct-horse")
+    entry = snapshot.Credential(name="c", prefix="Basic ")
+    lent = credentials._lent(entry, pair + b"\n")
+    assert lent.headers == ((b"authorization", b"Basic " + pair),)
+    message = json.dumps({"a": "wrong password correct-horse", "b": f"sent {pair.decode()}"}).encode()
+    assert json.loads(scrubbing.message(message, lent.secrets)) == {
+        "a": "wrong password [redacted]",
+        "b": "sent [redacted]",
+    }

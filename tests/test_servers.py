@@ -165,6 +165,7 @@ def test_a_session_forgotten_while_listing_is_opened_again_once_and_the_list_beg
     async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
         assert await tools(world) == [f"t{n}" for n in range(6)]
         assert peer.opened == 2
+        assert world.current.definitions[proxies.API].dropped == ()  # none came twice
 
     proxies.run(scenario, peer=peer)
 
@@ -253,3 +254,23 @@ def test_whoever_waits_for_one_that_gives_up_meets_the_server_himself() -> None:
         assert (told.reason, json.loads(told.text)) == (None, {"n": 1})
 
     proxies.run(scenario, era="legacy")
+
+
+def test_a_probe_of_our_own_that_is_given_up_does_not_leave_the_breaker_shut() -> None:
+    async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
+        for _ in range(5):
+            await world.call("cuts")
+        server = world.parts.servers._servers[proxies.API]
+        await asyncio.sleep(server.breaker.retry_after(world.parts.clock()))
+        server.modern, peer.mute = None, True  # it has to be met again, and says nothing
+        listing = asyncio.create_task(world.parts.servers.listing(proxies.API))
+        await peer.muted.wait()
+        assert (
+            await world.call("echo")
+        ).reason == "UpstreamTimeout"  # at its own deadline, not at the list's
+        listing.cancel()
+        await asyncio.gather(listing, return_exceptions=True)
+        peer.mute = False
+        assert (await world.call("echo")).reason is None
+
+    proxies.run(scenario, endpoint={"call_seconds": 0.4})

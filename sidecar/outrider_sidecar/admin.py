@@ -49,7 +49,9 @@ async def serve(*, host: str, port: int, ready: Callable[[], bool], render: Call
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _REQUEST_SECONDS)
             status, kind, body = answer(head.partition(b"\r\n")[0])
             allow = "allow: GET\r\n" if status.startswith("405") else ""
-            fields = f"content-type: {kind}\r\ncontent-length: {len(body)}\r\n{allow}connection: close\r\n\r\n"
+            fields = (
+                f"content-type: {kind}\r\ncontent-length: {len(body)}\r\n{allow}connection: close\r\n\r\n"
+            )
             writer.write(f"HTTP/1.1 {status}\r\n{fields}".encode() + body)
             await asyncio.wait_for(writer.drain(), _REQUEST_SECONDS)
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):

@@ -275,8 +275,7 @@ class Attempt:
             self._parts.spawn(self._watched(self._renew()))
             return
         end = endings.of(self._response, failed, reading_.status, cancelled=self._cancelled)
-        if end.answer is None:
-            leg.doubt(reading_.status)
+        leg.doubt(reading_.status, self._response)
         if end.breaking:
             leg.breaker.failed(now)
         elif end.reason is _R.CANCELLED:

@@ -77,13 +77,17 @@ class Leg:
         head = legacy.head_of_call(self.session.id, self.session.version, trace)
         return head, jsonrpc.request(self.call_id, conventions.CALL_TOOL, params)
 
-    def doubt(self, status: int | None) -> None:
-        """A stateless call got no answer but a status that a server of the other era gives: meet it again before the next.
+    def doubt(self, status: int | None, answer: jsonrpc.Answer | None) -> None:
+        """Meets the server again before the next call when it does not seem to speak the era of this one any more.
 
-        Servers are replaced behind one URL, by older ones too.
+        Servers are replaced behind one URL, by older ones too. A session is given up only when the server says that it
+        does not know the version: it may hold state of the agent's.
         """
-        if self.session is None and status in _NOT_THIS_ERA:
+        stateless = self.session is None or self.session.id is None
+        if _unspoken(answer) or (stateless and answer is None and status in _NOT_THIS_ERA):
             self.server.modern = None
+            if self.session is not None:
+                self.server.sessions.pop(self.session.key, None)
 
     def progress(self, message: jsonrpc.Answer, subject: asked.Asked) -> bytes | None:
         """Progress of this call under the agent's own token; None for any notification that is not that."""
@@ -108,3 +112,13 @@ class Leg:
             and status == 404
             and (answer is None or answer.id != self.call_id)
         )
+
+
+def _unspoken(answer: jsonrpc.Answer | None) -> bool:
+    """The server says that it does not speak the version of the request."""
+    if answer is None or answer.kind is not jsonrpc.AnswerKind.ERROR:
+        return False
+    try:
+        return jsonrpc.members(answer.payload).get("code") == b"%d" % conventions.VERSION_UNSUPPORTED
+    except msgspec.DecodeError:
+        return False

@@ -178,10 +178,7 @@ def adapted(raw: bytes, *, modern: bool) -> bytes:
     Modern agents need `resultType`; legacy ones must not see the members that only the modern era knows, the server's
     name for itself under a modern `_meta` key included.
     """
-    try:
-        parts = jsonrpc.members(raw)
-    except msgspec.DecodeError:
-        return raw  # keys that are no text (half a surrogate pair): the agent's own parser has the last word
+    parts = jsonrpc.members(raw)
     if modern:
         return raw if "resultType" in parts else jsonrpc.spliced({"resultType": b'"complete"', **parts})
     kept = {key: value for key, value in parts.items() if key not in _ONLY_MODERN_MEMBERS}

@@ -127,7 +127,11 @@ class Servers:
         server = self._server(permit.server)
         meeting = server.meeting.get(key)
         if meeting is not None:
-            shared = await asyncio.shield(meeting)
+            try:
+                async with asyncio.timeout(deadline - self._clock()):
+                    shared = await asyncio.shield(meeting)
+            except TimeoutError:
+                raise legs.NoLeg(_R.UPSTREAM_TIMEOUT, "the server is still being met") from None
             if shared is not None and shared.reason is not _R.CANCELLED:
                 raise shared
             return  # met, or given up by one whose giving up is not ours

@@ -34,12 +34,16 @@ class Seen:
 
 @dataclasses.dataclass
 class Peer:
-    """`era` is "modern", "legacy" or "sessionless". `broken` answers every request with that status and nothing else."""
+    """`era` is "modern", "legacy" or "sessionless". `broken` answers every request with that status and nothing else.
+
+    `mute` reads requests and never answers.
+    """
 
     era: str = "modern"
     tools: list[Any] = dataclasses.field(default_factory=list)
     page: int = 1000
     broken: int = 0
+    mute: bool = False
     port: int = 0
     seen: list[Seen] = dataclasses.field(default_factory=list)
     sessions: set[str] = dataclasses.field(default_factory=set)
@@ -47,6 +51,7 @@ class Peer:
     called: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
     left: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
     go_on: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+    muted: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
     told: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
 
     @property
@@ -286,6 +291,10 @@ async def _read(line: Line) -> Seen:
 
 async def _answer(line: Line, seen: Seen) -> None:
     peer = line.peer
+    if peer.mute:
+        peer.muted.set()
+        await line.until_gone()
+        raise ConnectionResetError
     if peer.broken:
         await line.say(b"", status=b"%d Broken" % peer.broken)
     elif peer.era == "modern":
