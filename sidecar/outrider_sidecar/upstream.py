@@ -191,7 +191,7 @@ class AiohttpUpstream:
         loop: asyncio.AbstractEventLoop,
         *,
         network: Callable[[], snapshot.Network],
-        own_addresses: frozenset[str] = frozenset(),
+        own_addresses: Set[str] = frozenset(),
     ) -> None:
         self._loop = loop
         self._pools = pools.Pools(loop, network=network, own=own_addresses)
