@@ -231,7 +231,7 @@ def test_a_server_that_is_down_at_first_contact_is_an_outage_and_recovers(era: s
     async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
         peer.broken = 503
         told = await world.call("echo")
-        assert (told.status, told.reason) == (200, "UpstreamProtocolError")
+        assert (told.status, told.reason) == (200, "UpstreamNotReady")
         listed = await world.ask(proxies.request("tools/list"))
         assert (listed.status, listed.last["error"]["code"]) == (200, 403)
         merged = await world.ask(proxies.request("tools/list"), path="/mcp")

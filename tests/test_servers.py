@@ -55,7 +55,7 @@ def test_an_entry_that_fixes_a_revision_is_believed(protocol: str, first: str) -
 
 def test_a_fixed_modern_server_that_is_none_is_not_greeted_in_the_other_era() -> None:
     async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
-        assert (await world.call("echo")).reason == "UpstreamProtocolError"
+        assert (await world.call("echo")).reason == "UpstreamNotReady"
         assert peer.of("initialize") == []
 
     proxies.run(scenario, era="legacy", endpoint={"protocol": mcp.MODERN})
@@ -74,7 +74,7 @@ def test_many_who_come_at_once_meet_a_server_once(era: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "reason"), [(401, "UpstreamUnauthorized"), (403, "UpstreamUnauthorized"), (500, "UpstreamProtocolError")]
+    ("status", "reason"), [(401, "UpstreamUnauthorized"), (403, "UpstreamUnauthorized"), (500, "UpstreamNotReady")]
 )  # fmt: skip
 def test_a_server_that_cannot_be_met_says_why_and_nothing_is_charged(status: int, reason: str) -> None:
     async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
@@ -267,7 +267,7 @@ def test_a_probe_of_our_own_that_is_given_up_does_not_leave_the_breaker_shut() -
         await peer.muted.wait()
         assert (
             await world.call("echo")
-        ).reason == "UpstreamTimeout"  # at its own deadline, not at the list's
+        ).reason == "UpstreamNotReady"  # at its own deadline, not at the list's
         listing.cancel()
         await asyncio.gather(listing, return_exceptions=True)
         peer.mute = False

@@ -69,7 +69,8 @@ class Index:
 
     __slots__ = (
         "_allows", "_credentials", "_denies", "_exclude", "_include", "_limits", "_namespace", "_prices",
-        "_watched_allows", "_watched_denies", "view",
+        "_watched_allows", "_watched_denies", "open",
+        "view",
     )  # fmt: skip
 
     def __init__(self, view: snapshot.ServerView, workload_namespace: str) -> None:
@@ -84,6 +85,7 @@ class Index:
         self._credentials = tuple((rules.exact(entry.tools), entry) for entry in view.credentials)
         self._limits = tuple((rules.exact(limit.tools), limit) for limit in view.limits)
         self._prices = dict(view.prices)
+        self.open = _is_open(view)
 
     def target(self, name: str, definition: catalog.Definition | None) -> Target | None:
         """Joins one name; None when `include` or `exclude` leave it out, or it could be nobody's tool name."""
@@ -125,6 +127,14 @@ class Index:
             for matcher, limit in self._limits
             if matcher(name)
         )
+
+
+def _is_open(view: snapshot.ServerView) -> bool:
+    """Whether both keys could turn for some tool: without, the server is neither asked nor shown."""
+    turned = {rule.key for rule in view.rules if rule.enforced and rule.effect is rules.Effect.ALLOW}
+    platform = rules.Key.PLATFORM in turned
+    provider = platform or rules.Key.PROVIDER in turned
+    return provider and (platform or not view.consumer_key_needed or rules.Key.CONSUMER in turned)
 
 
 def _select(view: snapshot.ServerView, effect: rules.Effect, *, enforced: bool) -> tuple[rules.Rule, ...]:

@@ -51,7 +51,7 @@ def server_known(case: Case) -> Finding:
 
 
 def tool_known(case: Case) -> Finding:
-    """The server lists the tool, and `include` and `exclude` leave it in. A disabled server is not asked."""
+    """The server lists the tool, and `include` and `exclude` leave it in. Not every server is asked: see `asked`."""
     assert case.held is not None
     if case.target is not None:
         return None
@@ -161,8 +161,10 @@ def _case(bound: bind.Bound, subject: call.Call, units: budgets.Units, now: floa
     if held is not None:
         if held.targets is not None:
             target = held.targets.get((subject.kind, subject.name))
-        elif held.view.lifecycle is snapshot.Lifecycle.DISABLED:
-            target = held.index.target(subject.name, None)  # the switch must answer though the server is down
+        elif not asked(held):
+            target = held.index.target(
+                subject.name, None
+            )  # the answer does not depend on what the server lists
     return Case(subject, held, target, units, now)
 
 
@@ -214,11 +216,13 @@ def _would(target: bind.Target | None) -> tuple[str, ...]:
     return tuple(f"{words[rule.effect]} {rule.ref}" for rule in target.watched)
 
 
-def permit_listing(bound: bind.Bound, server: names.ServerId) -> decision.Permit | decision.Refusal:
+def permit_listing(
+    bound: bind.Bound, server: names.ServerId, *, credential: str | None = None
+) -> decision.Permit | decision.Refusal:
     """Leave for the proxy itself to ask a server what it is and what it offers (Method.LIST).
 
-    Given for servers of the snapshot that are not disabled: what the answer shows to the agent is decided tool by tool.
-    The credential is the first entry that matched this workload.
+    Given for servers that are `asked`: what the answer shows to the agent is decided tool by tool. The credential is the
+    entry of that name if one is given, else the first that matched this workload.
     """
     subject = call.Call(server, "", method=call.Method.LIST)
     held = bound.servers.get(server)
@@ -227,10 +231,12 @@ def permit_listing(bound: bind.Bound, server: names.ServerId) -> decision.Permit
     view = held.view
     if view.lifecycle is snapshot.Lifecycle.DISABLED:
         return decision.Refusal(subject, decision.Objection(Reason.SERVER_DISABLED, visible=True))
+    if not held.index.open:
+        return decision.Refusal(subject, _hidden(Reason.NOT_ALLOWED))
     if view.credential_required and not view.credentials:
         return decision.Refusal(subject, decision.Objection(Reason.NO_CREDENTIAL_FOR_CALLER, visible=True))
-    credential = view.credentials[0] if view.credentials else None
-    return decision.Permit(call=subject, server=view, target=None, credential=credential)
+    fitting = (entry for entry in view.credentials if credential in (None, entry.name))
+    return decision.Permit(call=subject, server=view, target=None, credential=next(fitting, None))
 
 
 def reach(target: bind.Target) -> Reach:
@@ -261,17 +267,19 @@ def listed(bound: bind.Bound, server: names.ServerId | None = None) -> Iterator[
 
 
 def asked(held: bind.BoundServer) -> bool:
-    """Whether the proxy asks this server for its tools at all: a disabled one is left alone."""
-    return held.view.lifecycle is not snapshot.Lifecycle.DISABLED
+    """Whether the proxy asks this server for its tools at all: a disabled one is left alone, and so is one that this
+    workload could call nothing of, because a key is missing. Nobody may make a proxy dial by writing only his own key.
+    """
+    return held.index.open and held.view.lifecycle is not snapshot.Lifecycle.DISABLED
 
 
 def shown(held: bind.BoundServer) -> bool:
     """Whether the server exists at all for this caller: some call of it would not look unknown.
 
-    Until its tools have been observed it does: an Allow for this workload is why it is in the snapshot.
+    Until its tools have been observed it does when both keys could turn for some of them.
     """
     if held.targets is None:
-        return any(rule.enforced and rule.effect is rules.Effect.ALLOW for rule in held.view.rules)
+        return held.index.open
     return any(_in_sight(target) for target in held.targets.values())
 
 

@@ -75,6 +75,10 @@ class Reason(enum.StrEnum):
     )
     OVERLOADED = "Overloaded", "More calls are in flight than the proxy allows; try again."
     # What an upstream did:
+    UPSTREAM_NOT_READY = (
+        "UpstreamNotReady",
+        "Handshake or list of tools failed, so the call was not sent; the proxy's log says why.",
+    )
     UPSTREAM_UNREACHABLE = "UpstreamUnreachable", "The server could not be connected to; nothing was sent."
     UPSTREAM_ADDRESS_REFUSED = (
         "UpstreamAddressRefused",

@@ -9,6 +9,7 @@ refuses whatever it cannot place. The tables are written out because the standar
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Set as AbstractSet
 
 from outrider import snapshot
 
@@ -61,7 +62,7 @@ _GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
 
 
 def check(
-    address: str, *, port: int, host: str, network: snapshot.Network, own: Set[str]
+    address: str, *, port: int, host: str, network: snapshot.Network, own: AbstractSet[str]
 ) -> str | None:
     """Why `address` must not be dialled for `host`, as a clause for a log line; None when it may be.
 
@@ -87,7 +88,7 @@ def check(
     return None
 
 
-def _is_own(address: Address, port: int, own: Set[str]) -> bool:
+def _is_own(address: Address, port: int, own: AbstractSet[str]) -> bool:
     shown = f"[{address}]" if address.version == 6 else str(address)
     return str(address) in own or f"{shown}:{port}" in own
 

@@ -185,6 +185,7 @@ _SENTENCES = {
     _R.CREDENTIAL_UNAVAILABLE: f"The server's credential is not available, so the call was not made. {_AGAIN}",
     _R.CREDENTIAL_MALFORMED: f"The server's credential cannot be used, so the call was not made. {_STOP}",
     _R.OVERLOADED: f"Too many calls are under way. {_AGAIN}",
+    _R.UPSTREAM_NOT_READY: f"The server did not answer as it should before the call, so nothing was sent. {_AGAIN}",
     _R.UPSTREAM_UNREACHABLE: f"The server cannot be reached; nothing was sent. {_AGAIN}",
     _R.UPSTREAM_ADDRESS_REFUSED: f"The server's address is not one that may be called. {_STOP}",
     _R.UPSTREAM_BREAKER_OPEN: f"The server failed repeatedly and is left alone for a moment. {_AGAIN}",

@@ -185,7 +185,11 @@ class Attempt:
                 self._permit, lent, self.subject.session_key, deadline=self._deadline
             )
         except legs.NoLeg as failure:
-            self._conclude(endings.End(failure.reason, audit.Status.NOT_SENT, detail=str(failure)))
+            # A server that could not be met has seen nothing of the call: the agent must not be told "unknown".
+            reason = _R.UPSTREAM_NOT_READY if failure.reason in endings.UNCERTAIN else failure.reason
+            self._conclude(
+                endings.End(reason, audit.Status.NOT_SENT, detail=f"{failure.reason.value}: {failure}")
+            )
             return
         self._send(leg, lent)
 
@@ -241,10 +245,7 @@ class Attempt:
             ours = leg.progress(message, self.subject)
             return True if ours is None else self._out.notify(ours)
         if message.kind is jsonrpc.AnswerKind.REQUEST:
-            log.warning(
-                "a server asked its client for something during a call; that is not relayed",
-                extra=telemetry.fields(server=str(self._permit.server.id), request=self.about.request_id),
-            )
+            self._parts.spawn(self._parts.servers.decline(self._permit, leg, message))
             return True
         if self._response is None and message.id == leg.call_id:
             self._response = message

@@ -13,6 +13,9 @@ from outrider_sidecar import breaker, exchange, jsonrpc, modern
 
 _R = decision.Reason
 
+UNCERTAIN = frozenset({_R.UPSTREAM_TIMEOUT, _R.UPSTREAM_PROTOCOL_ERROR, _R.UPSTREAM_TOO_LARGE})
+"""Ends whose words say that the call may have been made: wrong for anything that happened before it was sent."""
+
 OURS = frozenset({_R.AUDIT_UNAVAILABLE, _R.CREDENTIAL_UNAVAILABLE, _R.CREDENTIAL_MALFORMED})
 """Ends that are refusals of ours, though there was a Permit."""
 

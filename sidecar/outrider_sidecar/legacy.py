@@ -46,7 +46,7 @@ def initialize(id_: int, version: str) -> tuple[exchange.Headers, bytes]:
         "capabilities": b"{}",
         "clientInfo": _CLIENT_INFO,
     }
-    return _head(None, None), jsonrpc.request(id_, conventions.INITIALIZE, params)
+    return head(None, None), jsonrpc.request(id_, conventions.INITIALIZE, params)
 
 
 def negotiated(answer: jsonrpc.Answer) -> str | None:
@@ -61,14 +61,14 @@ def negotiated(answer: jsonrpc.Answer) -> str | None:
 
 
 def initialized(*, session: bytes | None, version: str) -> tuple[exchange.Headers, bytes]:
-    return _head(session, version), jsonrpc.request(None, conventions.INITIALIZED, {})
+    return head(session, version), jsonrpc.request(None, conventions.INITIALIZED, {})
 
 
 def list_tools(
     id_: int, cursor: str | None, *, session: bytes | None, version: str
 ) -> tuple[exchange.Headers, bytes]:
     params = {} if cursor is None else {"cursor": json.dumps(cursor).encode()}
-    return _head(session, version), jsonrpc.request(id_, conventions.LIST_TOOLS, params)
+    return head(session, version), jsonrpc.request(id_, conventions.LIST_TOOLS, params)
 
 
 def call(
@@ -83,27 +83,28 @@ def call(
 
 
 def head_of_call(session: bytes | None, version: str, trace: conventions.Trace) -> exchange.Headers:
-    return (*_head(session, version), *modern.traced(trace))
+    return (*head(session, version), *modern.traced(trace))
 
 
 def cancelled(request: int, *, session: bytes | None, version: str) -> tuple[exchange.Headers, bytes]:
     """Tells a server that nobody waits for this request of ours any more."""
     params = {"requestId": b"%d" % request}
-    return _head(session, version), jsonrpc.request(None, conventions.CANCELLED, params)
+    return head(session, version), jsonrpc.request(None, conventions.CANCELLED, params)
 
 
 def farewell(*, session: bytes, version: str) -> exchange.Headers:
     """The head of the DELETE that ends a session at a server."""
-    return _head(session, version)
+    return head(session, version)
 
 
-def _head(session: bytes | None, version: str | None) -> exchange.Headers:
-    head: list[tuple[bytes, bytes]] = [
+def head(session: bytes | None, version: str | None) -> exchange.Headers:
+    """What every request to such a server carries; both are None before the handshake."""
+    made: list[tuple[bytes, bytes]] = [
         (b"content-type", b"application/json"),
         (b"accept", b"application/json, text/event-stream"),
     ]
     if version is not None:
-        head.append((conventions.HEADER_VERSION, version.encode()))
+        made.append((conventions.HEADER_VERSION, version.encode()))
     if session is not None:
-        head.append((conventions.HEADER_SESSION, session))
-    return tuple(head)
+        made.append((conventions.HEADER_SESSION, session))
+    return tuple(made)

@@ -49,6 +49,7 @@ class ListingFailed(Exception):
 @dataclasses.dataclass(slots=True)
 class _Entry:
     due: float
+    began: float = 0.0
     running: asyncio.Task[None] | None = None
     failed: ListingFailed | None = None
 
@@ -83,13 +84,26 @@ class Lists:
         if entry is None or (entry.running is None and self._clock() >= entry.due):
             self._start(server)
 
-    async def ensure(self, server: names.ServerId) -> ListingFailed | None:
-        """Waits for the fetch under way, or makes one if none is due later. None, or why there is no list."""
+    async def ensure(self, server: names.ServerId, *, seconds: float | None = None) -> ListingFailed | None:
+        """Waits for the fetch under way, or makes one if none is due later, at most `seconds`. None, or why not."""
         self.touch(server)
         entry = self._entries[server]
         if entry.running is not None:
-            await asyncio.wait([entry.running])
+            done, _ = await asyncio.wait([entry.running], timeout=seconds)
+            if not done:
+                return ListingFailed(decision.Reason.UPSTREAM_NOT_READY, "its list has not arrived yet")
         return entry.failed
+
+    async def patiently(self, servers: Iterable[names.ServerId], *, seconds: float) -> None:
+        """Waits for lists under way, for none longer than `seconds` from its start: a server that hangs delays nobody twice."""
+        entries = []
+        for server in servers:
+            self.touch(server)
+            entries.append(self._entries[server])
+        running = {entry.running: entry.began + seconds for entry in entries if entry.running is not None}
+        while left := [task for task, until in running.items() if not task.done() and until > self._clock()]:
+            nearest = min(running[task] for task in left) - self._clock()
+            await asyncio.wait(left, timeout=max(nearest, 0.001), return_when=asyncio.FIRST_COMPLETED)
 
     async def warm(self, servers: Iterable[names.ServerId]) -> None:
         """Asks servers for their lists ahead of the first call, a few at a time."""
@@ -109,6 +123,7 @@ class Lists:
 
     def _start(self, server: names.ServerId) -> None:
         entry = self._entries.setdefault(server, _Entry(due=0.0))
+        entry.began = self._clock()
         entry.running = asyncio.get_running_loop().create_task(
             self._run(server, entry), name=f"list {server}"
         )

@@ -73,7 +73,8 @@ class Proxy:
         self._ledger = ledger.Ledger()
         replay = self._journal.replay
         self._ledger.restore(replay.spent, latest=replay.latest)
-        self._upstream = upstream.AiohttpUpstream(loop, network=self._network)
+        self._own: set[str] = set()
+        self._upstream = upstream.AiohttpUpstream(loop, network=self._network, own_addresses=self._own)
         lender = credentials.Credentials(credentials.Files(time.monotonic))
         self._servers = servers.Servers(
             upstream=self._upstream,
@@ -136,6 +137,10 @@ class Proxy:
             port=self._chosen.admin_port,
             ready=lambda: self._current.bound is not None,
             render=self._telemetry.render,
+        )
+        # A server entry that leads back to us would call itself with our rights (R15).
+        self._own.update(
+            f"{host}:{port}" for host in ("127.0.0.1", "[::1]") for port in (front.port, desk.port)
         )
         if self._chosen.address_file is not None:
             _write(

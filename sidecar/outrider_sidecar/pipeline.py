@@ -20,6 +20,7 @@ from outrider_sidecar import (
     attempt,
     caller,
     conventions,
+    endings,
     exchange,
     ids,
     jsonrpc,
@@ -37,6 +38,9 @@ from outrider_sidecar import current as in_force
 log = logging.getLogger("outrider")
 
 _R = decision.Reason
+LIST_SECONDS_MAX = 3.0
+"""How long a list waits for servers that were never listed, from when they were first asked."""
+
 _NEEDS_MAX = 2
 """How often a call may wait for something and be decided again: definitions once, after a swap once more."""
 
@@ -237,12 +241,13 @@ class Pipeline:
         """Notifications are taken and, but for a cancellation, mean nothing to us."""
         if visit.subject.message.method == conventions.CANCELLED:
             id_ = visit.subject.message.params.get("requestId")
-            under_way = (
-                self._under_way.get((visit.subject.session_key, id_)) if isinstance(id_, str | int) else None
-            )
-            if under_way is not None:
-                under_way.cancel()
+            if isinstance(id_, str | int) and not isinstance(id_, bool):
+                self._cancel((visit.subject.session_key, id_))
         answers.accepted().give(visit.reply)
+
+    def _cancel(self, key: tuple[str, jsonrpc.Id]) -> None:
+        if (under_way := self._under_way.get(key)) is not None:
+            under_way.cancel()
 
     # Lists ------------------------------------------------------------------------------------------------------------
 
@@ -264,14 +269,16 @@ class Pipeline:
 
     async def _once_observed(self, visit: refusals.Visit, missing: list[names.ServerId]) -> None:
         """Waits for the lists of servers that nobody has asked yet. One that is down is left out of the merged list."""
-        await self._gate.catalogue.warm(missing)
+        await self._gate.catalogue.patiently(missing, seconds=LIST_SECONDS_MAX)
         bound = self._current.bound
         assert bound is not None
         if visit.server is None:
             self._page(visit, bound)
         elif not self._visible(bound, visit.server):
             self._desk.server(visit)
-        elif (failed := await self._gate.catalogue.ensure(visit.server)) is not None:
+        elif (
+            failed := await self._gate.catalogue.ensure(visit.server, seconds=LIST_SECONDS_MAX)
+        ) is not None:
             self._desk.method(visit, decision.Objection(failed.reason, visible=True))
         else:
             self._page(visit, bound)
@@ -311,9 +318,13 @@ class Pipeline:
         self, visit: refusals.Visit, subject: call.Call, server: names.ServerId, needs: int
     ) -> None:
         """Fetches what the decision needs and decides again; a server that cannot be listed cannot be called."""
-        failed = await self._gate.catalogue.ensure(server)
+        bound = self._current.bound
+        assert bound is not None
+        deadline = visit.request.received + bound.servers[server].view.endpoint.call_seconds
+        failed = await self._gate.catalogue.ensure(server, seconds=max(0.0, deadline - self._parts.clock()))
         if failed is not None or needs >= _NEEDS_MAX:
-            reason = failed.reason if failed is not None else _R.UPSTREAM_UNREACHABLE
+            known = failed is not None and failed.reason not in endings.UNCERTAIN
+            reason = failed.reason if failed is not None and known else _R.UPSTREAM_NOT_READY
             refused = decision.Refusal(subject, decision.Objection(reason, visible=True))
             self._desk.call(visit, refused, self._current.bound)
             return

@@ -14,7 +14,7 @@ import enum
 import socket
 import ssl
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Set as AbstractSet
 
 import aiohttp
 import yarl
@@ -69,7 +69,7 @@ class Key:
 class _Connector(aiohttp.TCPConnector):
     """aiohttp's pool, telling the flight how far it got, with R15 at the one place where sockets are made."""
 
-    def __init__(self, key: Key, own: Set[str], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, key: Key, own: AbstractSet[str], loop: asyncio.AbstractEventLoop) -> None:
         self._key = key
         self._own = own
         self._host = urllib.parse.urlsplit(key.url).hostname or ""
@@ -129,7 +129,7 @@ class Pool:
 
     __slots__ = ("flights", "key", "session", "url", "used")
 
-    def __init__(self, key: Key, own: Set[str], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, key: Key, own: AbstractSet[str], loop: asyncio.AbstractEventLoop) -> None:
         """Raises ValueError when the URL cannot be called and ssl.SSLError when the bundle cannot be read."""
         parts = urllib.parse.urlsplit(key.url)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
@@ -160,7 +160,7 @@ class Pools:
         loop: asyncio.AbstractEventLoop,
         *,
         network: Callable[[], snapshot.Network],
-        own: Set[str],
+        own: AbstractSet[str],
     ) -> None:
         self._loop = loop
         self._network = network

@@ -114,9 +114,10 @@ def _hidden(visit: Visit, refused: decision.Refusal) -> None:
         "hidden",
         extra=telemetry.fields(
             request=visit.about.request_id,
-            server=str(refused.call.server),
+            server=str(refused.call.server) if refused.call.server != _NOWHERE else "",
             tool=refused.call.name[:_LOGGED_CHARACTERS],
             reason=refused.reason.value,
+            rule=str(refused.objection.rule or ""),
             why=refused.objection.detail,
         ),
     )

@@ -239,12 +239,28 @@ class Servers:
         errand = _Errand(leg.server, permit, lent, self._clock() + CANCEL_SECONDS)
         await self._ask(errand, head, body, conventions.CANCELLED)
 
+    async def decline(self, permit: decision.Permit, leg: legs.Leg, message: jsonrpc.Answer) -> None:
+        """Answers what a server of the handshake era asks during a call: a ping, and for anything else that nobody here does."""
+        if leg.session is None or not isinstance(message.id, str | int):
+            return
+        try:
+            lent = await self._credentials.lend(permit)
+        except credentials.Unavailable:
+            return  # without the credential the server would not listen
+        if message.method == conventions.PING:
+            body = jsonrpc.result(message.id, b"{}")
+        else:
+            text = "Method not found: this client offers no capabilities"
+            body = jsonrpc.error(message.id, conventions.METHOD_NOT_FOUND, text)
+        errand = _Errand(leg.server, permit, lent, self._clock() + CANCEL_SECONDS)
+        await self._ask(errand, legacy.head(leg.session.id, leg.session.version), body, "response")
+
     async def end_sessions(self, bound: bind.Bound, session_key: str) -> None:
         """An agent's session is over: so are those opened for it at servers."""
         for server_id, server in tuple(self._servers.items()):
             for key in [each for each in server.sessions if each.startswith(f"{session_key}\0")]:
                 session = server.sessions.pop(key)
-                permit = decide.permit_listing(bound, server_id)
+                permit = decide.permit_listing(bound, server_id, credential=key.partition("\0")[2] or None)
                 if session.id is None or not isinstance(permit, decision.Permit):
                     continue
                 try:

@@ -15,7 +15,7 @@ import io
 import logging
 import re
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Set as AbstractSet
 
 import aiohttp
 from aiohttp import http_exceptions
@@ -191,7 +191,7 @@ class AiohttpUpstream:
         loop: asyncio.AbstractEventLoop,
         *,
         network: Callable[[], snapshot.Network],
-        own_addresses: Set[str] = frozenset(),
+        own_addresses: AbstractSet[str] = frozenset(),
     ) -> None:
         self._loop = loop
         self._pools = pools.Pools(loop, network=network, own=own_addresses)

@@ -29,7 +29,7 @@ class Seen:
 
     @property
     def method(self) -> str:
-        return "" if self.body is None else self.body["method"]
+        return "" if self.body is None else self.body.get("method", "")
 
 
 @dataclasses.dataclass
@@ -53,6 +53,7 @@ class Peer:
     go_on: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
     muted: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
     told: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+    responses: asyncio.Queue[Any] = dataclasses.field(default_factory=asyncio.Queue)
 
     @property
     def url(self) -> str:
@@ -212,6 +213,18 @@ async def waits(line, seen):
 
 
 @behaviour
+async def demands(line, seen):
+    """Asks its client twice before it answers with what it was told."""
+    await line.events()
+    told = []
+    for id_, method in ((7, "ping"), ("s-1", "sampling/createMessage")):
+        await line.event({"jsonrpc": "2.0", "id": id_, "method": method, "params": {}})
+        told.append(await line.peer.responses.get())
+    await line.event(result(seen, text(json.dumps(told))))
+    await line.over()
+
+
+@behaviour
 async def hangs(line, seen):
     line.peer.called.set()
     await line.until_gone()
@@ -345,6 +358,9 @@ async def _legacy(line: Line, seen: Seen) -> None:
     elif keeps and session not in peer.sessions:
         error = {"code": -32600, "message": "Session not found"}
         await line.json({"jsonrpc": "2.0", "id": None, "error": error}, status=b"404 Not Found")
+    elif not seen.method:
+        peer.responses.put_nowait(seen.body)
+        await line.say(b"", status=b"202 Accepted")
     elif "id" not in seen.body:
         if seen.method == "notifications/cancelled":
             peer.told.set()

@@ -7,6 +7,7 @@ Called by manifests. Refuses to echo a value, which may be a secret; names what 
 from __future__ import annotations
 
 import difflib
+import json
 from typing import Any
 
 import pydantic
@@ -14,7 +15,7 @@ import pydantic_core
 
 from outrider.manifests import tree
 from outrider.manifests.problem import Problem
-from outrider.resources import schemas
+from outrider.resources import forms, schemas
 
 _WORDS = {
     "missing": "required field is missing",
@@ -67,20 +68,43 @@ def _phrase(kind: str, detail: pydantic_core.ErrorDetails) -> tuple[str, str, tu
         return field, f'unknown field; did you mean "{near[0]}"?' if near else "unknown field.", allowed
     if type_ in ("enum", "literal_error"):
         node = schemas.at(kind, path)
-        allowed = tuple(str(value) for value in node.get("enum", [node.get("const")]))
+        allowed = tuple(_as_written(value) for value in node.get("enum", [node.get("const")]))
         return field, "is not one of the allowed values.", allowed
-    return field, _WORDS.get(type_) or _bound(type_, context) or detail["msg"], ()
+    return field, _WORDS.get(type_) or _form(schemas.at(kind, path), type_, context), ()
 
 
-def _bound(type_: str, context: dict[str, Any]) -> str | None:
-    """A sentence about a length, a size or a pattern."""
-    if type_ == "string_pattern_mismatch":
-        return f"does not match {context['pattern']}"
-    if type_ in ("too_short", "string_too_short"):
-        return f"is too short: at least {context['min_length']}"
-    if type_ in ("too_long", "string_too_long"):
-        return f"is too long: at most {context['max_length']}"
-    return None
+def _as_written(value: Any) -> str:
+    """A value as it stands in a file: `true`, not `True`."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _form(node: dict[str, Any], type_: str, context: dict[str, Any]) -> str:
+    """What is allowed at a place of the schema `node`: the form of a text, the bounds of a number, the length of a list."""
+    if type_.startswith("string_"):
+        what = forms.FORMS.get(node.get("pattern", ""), "text")
+        least, most = node.get("minLength", 0), node.get("maxLength")
+        if type_ == "string_too_long" and most is not None:
+            return f"must be {what} (at most {most} characters)"
+        return (
+            f"must be {what} (at least {least} characters)"
+            if type_ == "string_too_short"
+            else f"must be {what}"
+        )
+    if type_ in ("too_short", "too_long"):
+        few = type_ == "too_short"
+        bound = f"at least {context['min_length']}" if few else f"at most {context['max_length']}"
+        return f"has too {'few' if few else 'many'} entries: {bound}"
+    if node.get("type") == "integer":
+        return f"must be a whole number{_between(node.get('minimum'), node.get('maximum'))}"
+    return "is not what is allowed here; docs/reference/resources.md describes every field"
+
+
+def _between(least: int | None, most: int | None) -> str:
+    if least is not None and most is not None:
+        return f" from {least} to {most}"
+    if least is not None:
+        return f", at least {least}"
+    return "" if most is None else f", at most {most}"
 
 
 def _steps(field: str) -> tuple[str | int, ...]:

@@ -25,6 +25,12 @@ LABEL_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 HEADER_PATTERN = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$"
 _ACCOUNT = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
 _NAMESPACE = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+ACCOUNT_PATTERN = f"^({_NAMESPACE}/)?{_ACCOUNT}$"
+FULL_ACCOUNT_PATTERN = f"^{_NAMESPACE}/{_ACCOUNT}$"
+TARGET_PATTERN = rf"^({_NAMESPACE}|\*)$"
+ANY_GLOB_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]{1,128}$"
+TOOL_PATTERN = r"^[A-Za-z0-9_.-]{1,128}$"
+POINTER_PATTERN = r"^(/([^~/\x00-\x1f]|~[01])*)+$"
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 UNIQUE_NAMES: pydantic.config.JsonDict = {
@@ -92,9 +98,9 @@ def is_glob(text: str) -> bool:
 
 Label = Annotated[str, pydantic.Field(pattern=LABEL_PATTERN, max_length=63)]
 """An RFC 1123 label."""
-Account = Annotated[str, pydantic.Field(pattern=f"^({_NAMESPACE}/)?{_ACCOUNT}$", max_length=317)]
+Account = Annotated[str, pydantic.Field(pattern=ACCOUNT_PATTERN, max_length=317)]
 """A ServiceAccount: `name` in the object's own namespace, or `namespace/name`."""
-FullAccount = Annotated[str, pydantic.Field(pattern=f"^{_NAMESPACE}/{_ACCOUNT}$", max_length=317)]
+FullAccount = Annotated[str, pydantic.Field(pattern=FULL_ACCOUNT_PATTERN, max_length=317)]
 """A ServiceAccount as `namespace/name`."""
 Team = Annotated[str, pydantic.Field(pattern=LABEL_PATTERN, max_length=63)]
 """A team's name: the settings say who is in it."""
@@ -102,15 +108,15 @@ Text = Annotated[str, pydantic.Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_le
 """One line of text without control characters."""
 Glob = Annotated[str, pydantic.Field(pattern=GLOB_PATTERN, max_length=128)]
 """A tool name or a pattern of them: `*` is any run of characters, everything else stands for itself."""
-AnyGlob = Annotated[str, pydantic.Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,128}$", max_length=128)]
+AnyGlob = Annotated[str, pydantic.Field(pattern=ANY_GLOB_PATTERN, max_length=128)]
 """A pattern that only ever takes away (Deny, `exclude`): any text without control characters, case-folded."""
-ToolName = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$", max_length=128)]
+ToolName = Annotated[str, pydantic.Field(pattern=TOOL_PATTERN, max_length=128)]
 """The exact name of a tool."""
 Duration = Annotated[str, pydantic.Field(pattern=DURATION_PATTERN, max_length=8)]
 """A duration such as 500ms, 3s or 10m; never zero."""
 Amount = Annotated[str, pydantic.Field(pattern=AMOUNT_PATTERN, max_length=19)]
 """A decimal number in quotes, at most six places after the point."""
-Pointer = Annotated[str, pydantic.Field(pattern=r"^(/([^~/\x00-\x1f]|~[01])*)+$", max_length=256)]
+Pointer = Annotated[str, pydantic.Field(pattern=POINTER_PATTERN, max_length=256)]
 """A JSON pointer (RFC 6901), not the empty one."""
 
 
@@ -167,14 +173,12 @@ Selectors = Annotated[
 class TargetRef(Model):
     """The servers an object is about."""
 
-    namespace: Annotated[str, pydantic.Field(pattern=rf"^({_NAMESPACE}|\*)$", max_length=63)] | None = (
-        pydantic.Field(
-            default=None,
-            description="The server's namespace; left out, the object's own. `*` is every namespace and goes only with "
-            "the name `*`.",
-        )
+    namespace: Annotated[str, pydantic.Field(pattern=TARGET_PATTERN, max_length=63)] | None = pydantic.Field(
+        default=None,
+        description="The server's namespace; left out, the object's own. `*` is every namespace and goes only with "
+        "the name `*`.",
     )
-    name: Annotated[str, pydantic.Field(pattern=rf"^({_NAMESPACE}|\*)$", max_length=63)] = pydantic.Field(
+    name: Annotated[str, pydantic.Field(pattern=TARGET_PATTERN, max_length=63)] = pydantic.Field(
         description="The MCPServer's name, or `*` for every server of the namespace."
     )
 
@@ -217,5 +221,7 @@ class Metadata(Model):
         default=None, description="Kubernetes labels; accepted, and never identity."
     )
     annotations: Annotated[dict[str, str], pydantic.Field(max_length=64)] | None = pydantic.Field(
-        default=None, description="Kubernetes annotations; accepted, and nothing is decided by them."
+        default=None,
+        description="Kubernetes annotations; accepted, and nothing is decided by them. On an MCPServer "
+        "`outrider.dev/start` is shown to people when the server cannot be reached: the command that starts it.",
     )

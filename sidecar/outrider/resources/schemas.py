@@ -27,7 +27,8 @@ def at(kind: str, path: tuple[str | int, ...]) -> dict[str, Any]:
     found: dict[str, Any] = schema(kind)
     for step in path:
         found = plain(found)
-        inner = found.get("items") if isinstance(step, int) else found.get("properties", {}).get(step)
+        named = found.get("properties", {}).get(step, found.get("additionalProperties"))
+        inner = found.get("items") if isinstance(step, int) else named
         if not isinstance(inner, dict):
             return {}
         found = inner

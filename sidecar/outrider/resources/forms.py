@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every pattern of the models allows, in words.
+
+Called by manifests, which tells people what to write where a pattern does not match: nobody should have to read a regular
+expression. A test demands a sentence for every pattern in the schemas. Refuses nothing itself.
+"""
+
+from __future__ import annotations
+
+from outrider.resources import fields, urls
+
+CONTROL_FREE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+CONTROL_FREE_SOME = r"^[^\x00-\x1f\x7f-\x9f]+$"
+PRINTABLE = r"^[\x20-\x7e]*$"
+
+_LINE = "one line of text: no line break, tab or other control character"
+_LETTERS = "lower-case letters, digits and hyphens, beginning and ending with a letter or digit"
+
+FORMS: dict[str, str] = {
+    fields.LABEL_PATTERN: f"a name of {_LETTERS}, such as sales-agents",
+    fields.ACCOUNT_PATTERN: "a ServiceAccount, written NAME or NAMESPACE/NAME, such as sales-agents/quote-bot",
+    fields.FULL_ACCOUNT_PATTERN: "a ServiceAccount, written NAMESPACE/NAME, such as sales-agents/quote-bot",
+    fields.TARGET_PATTERN: f'a name of {_LETTERS}, or "*" for all',
+    fields.GLOB_PATTERN: "a tool's name, or a pattern of names such as get_*: letters, digits, _ . - and * only",
+    fields.ANY_GLOB_PATTERN: "a tool's name, or a pattern of names such as get_*: "
+    "not empty, on one line, without control characters",
+    fields.TOOL_PATTERN: "a tool's exact name: letters, digits, _ . and - only",
+    fields.DURATION_PATTERN: "a duration such as 500ms, 3s or 10m: a whole number and its unit, never zero",
+    fields.AMOUNT_PATTERN: 'a decimal number in quotes such as "25" or "0.005": not negative, '
+    "at most 12 digits before the point and 6 after it",
+    fields.POINTER_PATTERN: "a JSON pointer such as /customer/name: it begins with a slash",
+    fields.HEADER_PATTERN: "a header's name such as X-Api-Version: letters, digits and hyphens, without spaces or colon",
+    urls.PATTERN: "a URL such as https://crm.example/mcp: http or https, a host, perhaps port, path and query; "
+    "no user, no #fragment, no spaces",
+    CONTROL_FREE: _LINE,
+    CONTROL_FREE_SOME: f"{_LINE}; not empty",
+    PRINTABLE: "text of printable ASCII characters",
+    r"^[^\x00-\x1f\x7f]+$": "a file's path, not empty and without control characters",
+    r"^[A-Za-z0-9.+_-]*$": "a version such as 2.3.1: letters, digits, . + _ and - only",
+    r"^(Auto|[0-9]{4}-[0-9]{2}-[0-9]{2})$": "Auto, or the date of an MCP revision such as 2025-11-25",
+    r"^[A-Za-z][A-Za-z0-9_+/-]*$": "an IANA time zone such as Europe/Berlin",
+    r"^\.[a-z0-9]([a-z0-9.-]*[a-z0-9])?$": "a DNS suffix with its leading point, such as .corp.example, in lower case",
+    r"^[A-Z]{3}$": "a currency of three capital letters (ISO 4217), such as EUR",
+}
+"""Pattern -> what it allows, to be read after "must be"."""
