@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from outrider import bind, budgets, call, catalog, identity, names, testing
 
 ELSEWHERE = names.ServerId("tools", "time")
@@ -71,16 +75,61 @@ def test_the_alias_is_short_only_within_the_workloads_namespace() -> None:
     assert dict(bound.aliases) == {"crm_salesforce": testing.CRM}
 
 
-def test_what_the_list_shows_to_be_wrong_is_a_finding_with_object_path_and_remedy() -> None:
-    view = testing.a_server(testing.allow("query", "qeury"), testing.deny("DEBUG_*", "QUERY"))
-    observed = catalog.definitions([b'{"name":"query"}', b'{"name":"query"}', b'{"name":"a b"}'])
+def test_what_the_list_shows_to_be_wrong_is_a_finding_with_object_path_cause_and_remedy() -> None:
+    view = testing.a_server(testing.allow("query", "qeury", "broken"), testing.deny("DEBUG_*", "QUERY"))
+    good = b'{"name":"%s","inputSchema":{"type":"object"}}'
+    observed = catalog.definitions([good % b"query", good % b"query", good % b"a b", b'{"name":"broken"}'])
     bound = bind.bound(testing.a_snapshot(view), {view.id: observed})
     found = bind.objections(bound.servers[view.id], observed)
     assert [(each.reason.value, each.kind, each.path) for each in found] == [
-        ("DuplicateName", "MCPServer", ""),
-        ("UnusableToolName", "MCPServer", ""),
+        ("DuplicateName", "MCPServer", "spec.endpoint"),
+        ("UnusableToolName", "MCPServer", "spec.endpoint"),
+        ("DefinitionsRefused", "MCPServer", "spec.endpoint"),
         ("UnknownTool", "MCPToolPolicy", "spec.rules[r].tools"),
         ("UnknownTool", "MCPToolPolicy", "spec.rules[d].tools"),
     ]
-    assert "'qeury'" in str(found[2])
+    assert "inputSchema" in found[2].message
+    assert "'qeury'" in str(found[3])
     assert all(each.remedy and each.namespace == "crm" for each in found)
+    assert not any("left out. It is left out" in str(each) for each in found)
+
+
+def test_rules_written_for_other_servers_too_are_not_held_against_one_servers_list() -> None:
+    view = testing.a_server(
+        testing.deny("a_*", key="Platform"), testing.deny("b", key="Consumer"), testing.allow("c", key="Platform"),
+        testing.allow("d", key="Consumer"), testing.deny("e", key="Provider"),
+    )  # fmt: skip
+    observed = testing.tools("query")
+    found = bind.objections(testing.bound_to(view, "query").servers[view.id], observed)
+    assert [each.message.partition("that ")[2] for each in found] == ["'d' matches", "'e' matches"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "$ref": "https://example.com/s"},
+        {"type": "object", "properties": {"a": {"type": "nonsense"}}},
+        {"type": "object", "description": "x" * 300_000},
+        {"type": "object", "allOf": [{"$ref": "#"}]},
+        {"type": "object", "properties": {"a": {"pattern": "("}}},
+    ],
+)
+def test_a_tool_whose_arguments_cannot_be_checked_is_left_out_unless_the_entry_says_not_to_check(
+    schema: dict[str, Any],
+) -> None:
+    observed = testing.tools("query", schema=schema)
+    for checked in (True, False):
+        view = testing.a_server(testing.allow(), validate_arguments=checked)
+        held = bind.bound(testing.a_snapshot(view), {view.id: observed}).servers[view.id]
+        found = [each for each in bind.objections(held, observed) if each.kind == "MCPServer"]
+        assert held.targets is not None
+        assert (not held.targets) is checked
+        assert [each.reason.value for each in found] == ["DefinitionsRefused"] * checked
+        assert all("validateArguments: false" in each.remedy and "'query'" in each.message for each in found)
+
+
+def test_a_tool_that_is_excluded_is_not_reported_for_its_schema() -> None:
+    observed = testing.tools("query", schema={"type": "object", "$ref": "#"})
+    view = testing.a_server(testing.allow(), exclude=("query",))
+    held = bind.bound(testing.a_snapshot(view), {view.id: observed}).servers[view.id]
+    assert bind.objections(held, observed) == ()

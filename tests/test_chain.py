@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import json
+
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from outrider import audit, budgets, chain
@@ -286,3 +289,67 @@ def test_periods_that_ended_are_forgotten_once_time_has_passed_them():
         )  # fmt: skip
         tally.apply(audit.Entry(instance="i", sequence=1, time=time, record=record))
     assert tally.spent() == (charge(5, start=DAY),)
+
+
+KEY = bytes(range(32))
+
+
+def test_a_sealed_head_is_read_back_with_its_key_and_without_one():
+    content = chain.seal(WHOLE.head, KEY)
+    assert chain.read_head(content, KEY) == chain.read_head(content) == WHOLE.head
+
+
+@given(st.sampled_from(["segment", "offset", "digest", "closed", "mac"]), st.data())
+def test_a_head_that_was_changed_or_sealed_with_another_key_is_forged(field, data):
+    held = json.loads(chain.seal(WHOLE.head, KEY))
+    changed = data.draw({bool: st.booleans(), int: st.integers(0, 2**40), str: st.text()}[type(held[field])])
+    assume(changed != held[field])
+    with pytest.raises(chain.Forged):
+        chain.read_head(json.dumps(held | {field: changed}).encode(), KEY)
+    with pytest.raises(chain.Forged):
+        chain.read_head(chain.seal(WHOLE.head, bytes(32)), KEY)
+
+
+def test_a_head_without_a_seal_is_forged():
+    held = json.loads(chain.seal(WHOLE.head, KEY))
+    del held["mac"]
+    with pytest.raises(chain.Forged):
+        chain.read_head(json.dumps(held).encode(), KEY)
+
+
+@given(st.data())
+def test_a_digest_that_was_noted_is_found_as_long_as_its_record_is_there(data):
+    number = data.draw(st.sampled_from(sorted(WHOLE.segments)))
+    found = frames(WHOLE.segments[number], bytes.fromhex(chain.opening(WHOLE.segments[number]).previous))
+    noted = data.draw(st.sampled_from(found)).digest
+    assert verify(WHOLE.segments, expect=noted).damage is None
+
+
+def test_a_journal_made_anew_up_to_its_head_lacks_the_digest_that_was_noted():
+    other = journal(calls=2)
+    assert verify(other.segments, other.head).damage is None
+    damage = verify(other.segments, other.head, expect=WHOLE.digest).damage
+    assert f"no record has the digest {WHOLE.digest.hex()}" in damage.why
+    assert damage.segment == 3
+
+
+def test_a_digest_of_segments_that_were_removed_is_what_the_oldest_one_continues():
+    noted = bytes.fromhex(chain.opening(WHOLE.segments[2]).previous)
+    later = {number: content for number, content in WHOLE.segments.items() if number > 1}
+    assert verify(later, first=2, expect=noted).damage is None
+    latest = {3: WHOLE.segments[3]}
+    assert verify(latest, first=3, expect=noted).damage is not None
+
+
+def test_nothing_follows_where_a_journal_was_closed():
+    writer = journal(segments=1)
+    head = msgspec.structs.replace(writer.head, closed=True)
+    end = len(writer.segments[1])
+    assert verify(writer.segments, head).damage is None
+    writer.put(intent("forged"))
+    damage = verify(writer.segments, head).damage
+    assert (damage.segment, damage.offset) == (1, end)
+    assert "closed" in damage.why
+    fresh = journal(segments=1)
+    fresh.roll()
+    assert verify(fresh.segments, head).damage.segment == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 import signal
 import stat
 import subprocess
@@ -121,6 +122,9 @@ def test_what_an_agent_chose_cannot_draw_on_the_terminal(tmp_path):
         ["search", "-o", "xml"],
         ["export", "--format", "csv"],
         ["tail", "-n", "-1"],
+        ["verify", "--expect", "abc"],
+        ["verify", "--key", "no such file"],
+        ["verify", "--no-key", "--key", __file__],
         ["verify", "--from-segment", "0"],
     ],
 )
@@ -148,8 +152,10 @@ def test_the_journal_may_be_named_in_the_environment(folder, command):
 def test_verify_says_ok_and_counts(folder):
     result = run("verify", "-f", folder)
     assert result.exit_code == 0
-    assert result.stdout == "ok: 8 records in 1 segments, 1 calls under way\n"
-    assert json.loads(run("verify", "-f", folder, "-o", "json").stdout)["ok"] is True
+    end = journals.report(folder / ".outrider" / "journal").digest.hex()
+    assert result.stdout == f"ok: 8 records in 1 segments, 1 calls under way\ndigest: {end}\n"
+    found = json.loads(run("verify", "-f", folder, "-o", "json").stdout)
+    assert (found["ok"], found["records"], found["digest"], found["authenticated"]) == (True, 8, end, True)
 
 
 @pytest.mark.parametrize("how", ["edit", "cut", "delete", "head", "bad head"])
@@ -225,11 +231,91 @@ def test_an_export_that_cannot_be_written_is_said_in_a_sentence(folder, tmp_path
     assert "No such file or directory; check the path" in result.stderr
 
 
+def forged(folder):
+    """What somebody who can write the folder does: the newest record gone, and a head that says so."""
+    journal = folder / ".outrider" / "journal"
+    content = (journal / "00000001.seg").read_bytes()
+    last = journals.frames(content)[-2]
+    (journal / "00000001.seg").write_bytes(content[: last.end])
+    held = json.loads((journal / "head.json").read_bytes())
+    (journal / "head.json").write_text(json.dumps(held | {"offset": last.end, "digest": last.digest.hex()}))
+
+
+def test_records_cut_off_together_with_a_mended_head_are_found_by_the_key(folder):
+    forged(folder)
+    result = run("verify", "-f", folder)
+    assert result.exit_code == 1
+    assert result.stdout.startswith("damaged: segment 1 offset ")
+    assert "the head file was changed" in result.stdout
+    assert run("verify", "-f", folder, "--no-key").exit_code == 0
+
+
+def test_without_its_key_a_journal_is_not_called_whole_unless_that_is_enough(folder, tmp_path):
+    key = folder / ".outrider" / "journal-key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    elsewhere = key.rename(tmp_path / "key")
+    result = run("verify", "-f", folder)
+    assert result.exit_code == 1
+    assert result.stdout == f"not certain: the head could not be authenticated: there is no key {key}\n"
+    assert "--no-key" in result.stderr
+    assert json.loads(run("verify", "-f", folder, "-o", "json").stdout)["ok"] is False
+    content = run("verify", "-f", folder, "--no-key")
+    assert content.exit_code == 0
+    assert "the head was not authenticated" in content.stdout
+    assert run("verify", "-f", folder, "--key", elsewhere).exit_code == 0
+    elsewhere.write_bytes(bytes(32))
+    assert "the head file was changed" in run("verify", "-f", folder, "--key", elsewhere).stdout
+    elsewhere.write_bytes(b"short")
+    unusable = run("verify", "-f", folder, "--key", elsewhere)
+    assert (unusable.exit_code, unusable.stdout) == (4, "")
+    assert "is no key of a journal" in unusable.stderr
+
+
+def test_a_digest_noted_outside_finds_what_the_key_cannot(folder):
+    journal = folder / ".outrider" / "journal"
+    noted = json.loads(run("verify", "-f", folder, "-o", "json").stdout)["digest"]
+    journals.opened(journal).close()
+    assert run("verify", "-f", folder, "--expect", noted.upper()).exit_code == 0, "it went on from there"
+    shutil.rmtree(journal)
+    journals.opened(journal).close()  # made anew by who holds the key
+    assert run("verify", "-f", folder).exit_code == 0
+    result = run("verify", "-f", folder, "--expect", noted)
+    assert result.exit_code == 1
+    assert f"no record has the digest {noted}" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["-f"], ["-f", "-o", "jsonl"], ["-n", "3", "-f"]])
+def test_tail_says_how_to_follow_to_who_expects_it_of_f(folder, arguments):
+    result = run("tail", *arguments)
+    assert result.exit_code == 2
+    assert "-f takes the folder, as everywhere; to follow, write -F or --follow" in result.stderr
+
+
+def test_what_was_only_counted_is_a_row_that_says_so(folder):
+    for command in ("search", "tail"):
+        (line,) = [line for line in run(command, "-f", folder).stdout.splitlines() if "x9" in line]
+        assert line.split() == [
+            "2025-06-15T15:08:40.000Z", "summary", "beforeAuthentication", "Refused", "LocalAuthRefused", "x9",
+        ]  # fmt: skip
+    assert found(folder, "--since", "2025-06-15T15:09:30") == ["summary", "E4"]
+    assert found(folder, "--until", "2025-06-15T15:08:30") == ["E1", "E2"]
+
+
+def test_one_long_name_does_not_stretch_a_table_and_is_whole_in_json(tmp_path):
+    book, tool = journals.opened(tmp_path / "j"), "t" * 300
+    book.refusal(journals.refusal("ToolUnknown", tool=tool))
+    book.close()
+    plain = run("search", "--journal", tmp_path / "j").stdout
+    assert "t" * 39 + "…" in plain
+    assert max(map(len, plain.splitlines())) < 150
+    assert json.loads(run("search", "--journal", tmp_path / "j", "-o", "jsonl").stdout)["tool"] == tool
+
+
 def test_tail_shows_the_newest(folder):
-    assert len(run("tail", "--folder", folder).stdout.splitlines()) == 5
-    lines = run("tail", "--folder", folder, "-n", "2", "-o", "jsonl").stdout.splitlines()
+    assert len(run("tail", "-f", folder).stdout.splitlines()) == 5
+    lines = run("tail", "-f", folder, "-n", "2", "-o", "jsonl").stdout.splitlines()
     assert [json.loads(line)["reason"] for line in lines] == ["ToolError", "LocalAuthRefused"]
-    assert run("tail", "--folder", folder, "-n", "0").stdout == ""
+    assert run("tail", "-f", folder, "-n", "0").stdout == ""
 
 
 FOLLOW = """
@@ -256,7 +342,7 @@ def test_tail_goes_on_with_what_is_written(tmp_path):
             "-c",
             script("audit.group()"),
             "tail",
-            "-f",
+            "-F",
             "-o",
             "jsonl",
             "--journal",

@@ -71,6 +71,27 @@ def test_the_bridge_is_the_one_named_or_the_paths(
     assert children.bridge() == str(program)
 
 
+def test_the_bridge_of_make_install_is_found_beside_our_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    program = tmp_path / ".venv-legacy" / "bin" / "mcp-proxy"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.delenv("OUTRIDER_BRIDGE", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert children.bridge() == str(program)
+
+
+def test_a_log_goes_on_when_its_program_is_started_again(tmp_path: pathlib.Path) -> None:
+    for again in (False, True):
+        child = children.start("a", ["echo", "x"], logs=tmp_path, cwd=tmp_path, again=again)
+        assert child.process.wait(15) == 0
+    assert (tmp_path / "a.log").read_text() == "x\nx\n"
+
+
 def test_a_bridge_that_is_missing_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTRIDER_BRIDGE", "/nowhere/mcp-proxy")
     with pytest.raises(output.Stop) as stopped:

@@ -15,10 +15,12 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 import pytest
+from tests import laptop
 
 from outrider import names
 from outrider_cli import dev, loopback
@@ -47,6 +49,7 @@ spec:
 """,
 }
 PATIENCE_SECONDS = 30
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
 
@@ -172,17 +175,114 @@ def test_kill_9_leaves_no_orphans(home: pathlib.Path) -> None:
         assert all_end(before)
 
 
+def killed(home: pathlib.Path, program: str) -> None:
+    """kill -9 of a program itself, not of what holds it."""
+    victims = [
+        pid
+        for pid, line in of(home).items()
+        if program in line and "tether" not in line and (program == "mcp-proxy" or "mcp-proxy" not in line)
+    ]
+    assert len(victims) == 1
+    os.kill(victims[0], signal.SIGKILL)
+
+
+def a_call(home: pathlib.Path) -> dict[str, Any]:
+    """The result of one call as the client config tells an agent to make it."""
+    server = json.loads((home / ".outrider" / "mcp.json").read_bytes())["mcpServers"]["outrider"]
+    port = int(server["url"].removesuffix("/mcp").rpartition(":")[2])
+    agent = laptop.Agent(port, server["headers"]["Authorization"].removeprefix("Bearer "))
+    return agent.call("tools/clock", "get_current_time", {"timezone": "UTC"})
+
+
+def answers(home: pathlib.Path) -> bool:
+    try:
+        return "UTC" in laptop.text(a_call(home))
+    except (OSError, AssertionError):
+        return False
+
+
 @LINUX
 @pytest.mark.slow
-def test_the_death_of_a_child_is_reported_and_ends_the_run(home: pathlib.Path) -> None:
-    with running(home) as (started, heard):
-        victim = next(
-            pid for pid, line in of(home).items() if "outrider-operator" in line and "tether" not in line
+def test_without_the_operator_calls_go_on_and_it_comes_back_and_hears_edits(home: pathlib.Path) -> None:
+    with running(home) as (_, heard):
+        killed(home, "outrider-operator")
+        assert answers(home)
+        assert "The proxy keeps serving the last good configuration." in heard.until(
+            "operator: ended with code 137"
         )
-        os.kill(victim, signal.SIGKILL)
-        assert "operator ended with code 137" in heard.until("Error:")
+        heard.until("operator: started again.")
+        assert answers(home)
+        (home / "policies.yaml").write_text(FILES["policies.yaml"].replace('"*"', "convert_time"))
+        laptop.until(lambda: not answers(home), "an edit reaches the proxy by way of the new operator")
+
+
+@LINUX
+@pytest.mark.slow
+def test_a_dead_proxy_is_started_again_where_agents_know_it(home: pathlib.Path) -> None:
+    with running(home) as (_, heard):
+        assert answers(home)
+        killed(home, "outrider-sidecar")
+        heard.until("sidecar: ended with code 137")
+        heard.until("sidecar: started again.")
+        laptop.until(lambda: answers(home), "the same client config works again")
+
+
+@LINUX
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["mcp-server-time", "mcp-proxy"])
+def test_a_dead_stdio_server_is_noticed_said_and_started_again(home: pathlib.Path, program: str) -> None:
+    with running(home) as (_, heard):
+        assert answers(home)
+        killed(home, program)
+        assert "Calls of tools/clock fail until it is back." in heard.until("bridge-tools-clock: ")
+        heard.until("bridge-tools-clock: started again.")
+        laptop.until(lambda: answers(home), "the clock answers again")
+
+
+@LINUX
+@pytest.mark.slow
+def test_an_operator_that_dies_again_and_again_ends_the_run(home: pathlib.Path) -> None:
+    with running(home) as (started, heard):
+        (home / ".outrider" / "position.json").unlink()
+        (home / ".outrider" / "position.json").mkdir()  # with this it cannot start any more
+        killed(home, "outrider-operator")
+        assert "operator ended with code 1, and 5 restarts in 60 s did not help" in heard.until("Error:")
         assert started.wait(PATIENCE_SECONDS) == 4
         assert of(home) == {}
+
+
+@pytest.mark.slow
+def test_a_server_nobody_started_is_named_with_what_starts_it_and_noticed_later(home: pathlib.Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as chosen:
+        port = chosen.getsockname()[1]
+    crm = FILES["servers.yaml"].replace(
+        "command: [mcp-server-time, --local-timezone, UTC]", f"url: 'http://127.0.0.1:{port}/mcp'"
+    )
+    lent = "credentials: [{name: t, from: [{anyone: true}], file: {path: token}}]"
+    crm = crm.replace("spec: {", f"spec: {{{lent}, ")
+    (home / "token").write_text("t")
+    (home / "token").chmod(0o600)
+    crm = crm.replace("namespace: tools}", "namespace: tools, annotations: {outrider.dev/start: make clock}}")
+    (home / "servers.yaml").write_text(crm)
+    began = time.monotonic()
+    code, _, err = run(home, "--once", "--port", "0")
+    assert code == 1
+    assert time.monotonic() - began < 15
+    assert (
+        f"tools/clock does not answer: nobody listens at http://127.0.0.1:{port}/mcp (connection refused)"
+        in err
+    )
+    assert "Next: start it: `make clock`" in err
+    line = [sys.executable, "-m", "examples.servers.crm", "--port", str(port)]
+    with running(home) as (_, heard):
+        server = subprocess.Popen(
+            line, env={**os.environ, "CRM_TOKEN": "t"}, cwd=ROOT, stdout=subprocess.DEVNULL
+        )
+        try:
+            heard.until("tools/clock answers: 7 tools.")
+        finally:
+            server.kill()
+            server.wait()
 
 
 def test_a_mistake_while_running_is_shown_with_its_place_and_mending_it_too(home: pathlib.Path) -> None:
@@ -220,13 +320,14 @@ def test_two_runs_never_share_a_folder(home: pathlib.Path) -> None:
     assert "another `outrider dev` runs on" in err
 
 
-@pytest.mark.slow
-def test_a_port_that_is_taken_ends_the_run_with_the_proxys_own_words(home: pathlib.Path) -> None:
+def test_a_port_that_is_taken_starts_nothing_and_names_the_flag(home: pathlib.Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, _, err = run(home, "--port", str(taken.getsockname()[1]))
     assert code == 4
-    assert "sidecar ended with code" in err
-    assert "Traceback" not in err
+    assert "cannot be used: Address already in use" in err
+    assert "`--port 0` takes any that is free" in err
+    assert "Errno" not in err
+    assert not (home / ".outrider" / "logs" / "sidecar.log").exists()
 
 
 @pytest.mark.slow

@@ -86,7 +86,9 @@ def test_definitions_come_from_the_file_or_from_what_the_proxy_saw(
 ) -> None:
     assert folder.definitions(home, None) == {}
     home.state.mkdir()
-    (home.state / "definitions.json").write_text(json.dumps({"tools/clock": [{"name": "seen"}]}))
+    (home.state / "definitions.json").write_text(
+        json.dumps({"tools/clock": [{"name": "seen", "inputSchema": {"type": "object"}}]})
+    )
     given = tmp_path / "given.json"
     given.write_text(json.dumps({"tools/clock": [{"name": "given", "inputSchema": {"type": "object"}}]}))
     assert [tool.name for tool in folder.definitions(home, None)[CLOCK_ID].tools] == ["seen"]
@@ -113,8 +115,8 @@ def test_a_file_that_holds_no_definitions_is_refused_with_the_reason(
         folder.definitions(home, str(given))
 
 
-def test_a_definitions_file_that_is_not_there_is_unreachable(home: folder.Folder) -> None:
-    with stopped(4, "cannot be read"):
+def test_a_definitions_file_that_is_not_there_is_a_mistake_of_usage(home: folder.Folder) -> None:
+    with stopped(2, "cannot be read"):
         folder.definitions(home, "nowhere.json")
 
 
@@ -140,3 +142,14 @@ def test_a_command_has_the_url_of_its_running_bridge_where_one_is_known(home: fo
     view = testing.a_server(server=CLOCK_ID, url="http://127.0.0.1:4711/mcp")
     held = folder.Held("v", testing.a_snapshot(view))
     assert folder.bridges(world, held) == {CLOCK_ID: "http://127.0.0.1:4711/mcp"}
+
+
+def test_a_tool_of_the_file_that_no_client_could_take_is_named_and_left_out(
+    home: folder.Folder, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = tmp_path / "given.json"
+    given.write_text(json.dumps({"tools/clock": [{"name": "bare"}]}))
+    assert folder.definitions(home, str(given))[CLOCK_ID].tools == ()
+    said = capsys.readouterr().err
+    assert "tools/clock bare is left out: " in said
+    assert "inputSchema" in said

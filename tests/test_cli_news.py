@@ -9,7 +9,7 @@ from typing import Any
 from outrider import findings, manifests
 from outrider_cli import news
 
-QUIET: dict[str, Any] = {"version": "a" * 64, "problems": [], "findings": [], "sidecars": []}
+QUIET: dict[str, Any] = {"version": "a" * 64, "problems": [], "findings": [], "notices": [], "sidecars": []}
 
 
 def a_status(**more: Any) -> dict[str, Any]:
@@ -71,5 +71,15 @@ def test_a_new_finding_is_said_with_its_remedy() -> None:
 def test_a_command_added_while_running_is_told_what_starts_it() -> None:
     added = dataclasses.replace(FINDING, reason=findings.Reason.COMMAND_WITHOUT_BRIDGE)
     said = news.changes(QUIET, a_status(findings=[dataclasses.asdict(added)]))
-    assert said[0] == str(added)
-    assert "start it again" in said[1]
+    assert said == [
+        "MCPToolPolicy a/b is left out: commands are started with `outrider dev`; stop it and start it again to run this one."
+    ]
+
+
+def test_a_notice_is_said_once_and_again_when_the_same_is_done_again() -> None:
+    one = {"budget": "a/b", "limit": "c", "field": "per", "message": "Warning: fresh.", "files": 3}
+    noticed = a_status(notices=[one])
+    assert news.changes(QUIET, noticed) == ["Warning: fresh."]
+    assert news.notes(noticed) == ["Warning: fresh."]
+    assert news.changes(noticed, a_status(notices=[one, {**one, "files": 5}])) == ["Warning: fresh."]
+    assert news.changes(noticed, noticed) == []

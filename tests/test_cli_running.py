@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from outrider import names, testing
-from outrider_cli import children, folder, output, running
+from outrider_cli import crew, folder, output, running
 
 CLOCK = names.ServerId("tools", "clock")
 SERVER = """\
@@ -31,7 +31,7 @@ spec:
   targetRefs: [{name: clock}]
   rules: [{name: all, effect: Allow, from: [{anyone: true}], tools: ["*"]}]
 """
-QUIET = {"version": None, "problems": [], "findings": [], "sidecars": []}
+QUIET = {"version": None, "problems": [], "findings": [], "notices": [], "sidecars": []}
 
 
 @pytest.fixture
@@ -58,13 +58,11 @@ def test_a_bridge_keeps_its_port_so_that_the_same_files_are_the_same_configurati
 
 
 def test_a_dead_child_ends_the_run_with_its_code_and_its_last_words(
-    run: running.Running, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    run: running.Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    child = children.start(
-        "sad", ["sh", "-c", "echo farewell; exit 9"], logs=run.home.state / "logs", cwd=tmp_path
-    )
-    run.started.append(child)
-    assert child.process.wait(15) == 9
+    member = run.kept.start(crew.Member("sad", ["sh", "-c", "echo farewell; exit 9"], ""))
+    assert member.child is not None
+    assert member.child.process.wait(15) == 9
     with pytest.raises(output.Stop) as stopped:
         run.alive()
     assert (stopped.value.exit_code, stopped.value.message) == (
@@ -80,30 +78,20 @@ def test_being_told_to_stop_ends_every_wait(run: running.Running) -> None:
     with pytest.raises(running.Stopped):
         run.alive()
     with pytest.raises(running.Stopped):
-        run.watch(QUIET)
+        run.watch(QUIET, {})
 
 
-def test_the_first_screen_names_a_missing_credential_and_why_a_server_is_silent(
+def test_the_first_screen_says_who_does_not_answer_and_why(
     run: running.Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = [
-        "not json",
-        json.dumps({"message": "server cannot be listed", "server": "tools/other", "why": "another"}),
-        json.dumps(
-            {"message": "server cannot be listed", "server": str(CLOCK), "why": "UpstreamUnreachable"}
-        ),
-    ]
-    (run.home.state / "logs" / "sidecar.log").write_text("\n".join(lines))
+    line = json.dumps({"server": str(CLOCK), "why": "UpstreamUnreachable: (ECONNREFUSED)"})
+    (run.home.path / "secrets").mkdir()
+    (run.home.path / "secrets" / "key").write_text("k")
+    (run.home.state / "logs" / "sidecar.log").write_text(line)
     run.show({CLOCK: None}, QUIET)
     shown = capsys.readouterr()
     assert "tools/clock  no answer yet" in shown.out
-    assert (
-        f"Note: tools/clock needs credential key, and there is no file {run.home.path}/secrets/key."
-        in shown.err
-    )
-    assert "Note: tools/clock does not answer: UpstreamUnreachable." in shown.err
-    (run.home.path / "secrets").mkdir()
-    (run.home.path / "secrets" / "key").write_text("k")
+    assert "Note: tools/clock does not answer: nobody listens at https://clock.example/mcp" in shown.err
     run.show({CLOCK: 3}, QUIET)
     shown = capsys.readouterr()
     assert "3 tools" in shown.out

@@ -320,25 +320,6 @@ def test_a_bug_of_the_pipeline_is_one_plain_500_and_one_log_line(target, caplog)
     assert "Traceback" not in caplog.text
 
 
-def test_connections_above_the_cap_are_refused_and_places_come_back():
-    async def test(it):
-        held = [await it.client() for _ in range(2)]
-        for client in held:
-            client.send(doors.get(b"/echo"))
-            assert (await client.answer())[0] == 200
-        assert (await (await it.client()).answer())[0] == 503
-        held[0].writer.transport.abort()
-        async with asyncio.timeout(10):
-            while True:
-                client = await it.client()
-                client.send(doors.get(b"/echo"))
-                with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-                    if (await client.answer())[0] == 200:
-                        break
-
-    doors.run(test, connections=2)
-
-
 def test_close_lets_answers_under_way_end_and_accepts_no_more():
     async def test(it):
         idle, busy = await it.client(), await it.client()

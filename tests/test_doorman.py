@@ -11,7 +11,7 @@ from outrider_sidecar import doorman
 
 
 def test_ten_a_minute_are_written_and_the_rest_is_one_summary():
-    door = doorman.Doorman()
+    door = doorman.strangers()
     assert [door.admits("HostRefused", 5.0) for _ in range(12)] == [True] * 10 + [False] * 2
     assert not door.admits("LocalAuthRefused", 60.0)
     assert door.due(64.9) is None
@@ -23,13 +23,13 @@ def test_ten_a_minute_are_written_and_the_rest_is_one_summary():
 
 
 def test_a_minute_in_which_all_were_written_needs_no_summary():
-    door = doorman.Doorman()
+    door = doorman.strangers()
     assert door.admits("HostRefused", 0.0)
     assert door.due(100.0) is None
 
 
 def test_what_was_counted_is_not_lost_when_the_proxy_ends():
-    door = doorman.Doorman()
+    door = doorman.strangers()
     for _ in range(11):
         door.admits("HostRefused", 0.0)
     assert door.due(1.0) is None
@@ -38,7 +38,7 @@ def test_what_was_counted_is_not_lost_when_the_proxy_ends():
 
 @given(st.lists(st.tuples(st.floats(-100, 100), st.sampled_from("ab")), max_size=120))
 def test_every_refusal_is_written_or_counted_whatever_the_clock_does(steps):
-    door, now, written, counted = doorman.Doorman(), 1_000.0, 0, 0
+    door, now, written, counted = doorman.strangers(), 1_000.0, 0, 0
     for step, reason in steps:
         now += step
         if (summary := door.due(now)) is not None:
@@ -47,3 +47,14 @@ def test_every_refusal_is_written_or_counted_whatever_the_clock_does(steps):
     if (summary := door.due(now, closing=True)) is not None:
         counted += sum(summary.counts.values())
     assert written + counted == len(steps)
+
+
+def test_an_accepted_caller_has_a_measure_of_its_own_and_its_summary_says_so():
+    strangers, callers = doorman.strangers(), doorman.callers()
+    assert sum(strangers.admits("LocalAuthRefused", 0.0) for _ in range(1_000)) == 10
+    assert not callers.owes
+    assert sum(callers.admits("MethodUnknown", 0.0) for _ in range(601)) == 600
+    assert callers.owes
+    assert callers.due(60.0).why == "authenticated"
+    assert strangers.due(60.0).why == "beforeAuthentication"
+    assert not callers.owes

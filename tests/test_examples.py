@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
+import stat
 import subprocess
 import sys
 import time
@@ -92,18 +93,23 @@ def test_the_crm_refuses_whoever_was_not_lent_its_credential(port: int, headers:
     assert answer.status_code == 401
 
 
-def test_the_crm_does_not_start_without_a_token() -> None:
+def test_the_crm_makes_the_token_that_the_examples_lend_and_keeps_it(tmp_path: pathlib.Path) -> None:
+    lent = tmp_path / ".outrider" / "secrets" / "crm-token"
+    made = crm.token_of(lent)
+    assert len(made) == 32
+    assert stat.S_IMODE(lent.stat().st_mode) == 0o600
+    assert stat.S_IMODE(lent.parent.stat().st_mode) == 0o700
+    assert crm.token_of(lent) == made
+    assert str(crm.LENT.relative_to(ROOT / "examples")) in (ROOT / "examples" / "servers.yaml").read_text()
+
+
+def test_the_crm_does_not_start_with_an_empty_token(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "token").touch()
     env = {key: value for key, value in os.environ.items() if key != "CRM_TOKEN"}
-    ran = subprocess.run(
-        [sys.executable, "-m", "examples.servers.crm"],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    line = [sys.executable, "-m", "examples.servers.crm", "--token-file", str(tmp_path / "token")]
+    ran = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=30)
     assert ran.returncode == 1
-    assert "CRM_TOKEN is not set" in ran.stderr
+    assert "is empty" in ran.stderr
 
 
 @pytest.mark.parametrize(

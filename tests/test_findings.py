@@ -31,3 +31,10 @@ def test_errors_sort_before_warnings() -> None:
 
     both = [one(findings.Severity.WARNING), one(findings.Severity.ERROR)]
     assert min(both).severity is findings.Severity.ERROR
+
+
+def test_what_a_server_lists_wrongly_has_a_remedy_of_its_own() -> None:
+    for reason in ("UnknownTool", "DuplicateName", "UnusableToolName", "TooManyTools", "DefinitionsRefused"):
+        remedy = findings.Reason(reason).remedy
+        assert remedy.endswith(".")
+        assert "left out" not in remedy

@@ -8,12 +8,13 @@ import contextlib
 import os
 import pathlib
 import shutil
+import time
 
 import pytest
 from tests import journals
 
 from outrider import audit, budgets, chain
-from outrider_sidecar import journal, segments
+from outrider_sidecar import doorman, journal, segments
 
 
 def test_an_intent_is_in_the_file_when_the_call_may_leave(tmp_path):
@@ -209,6 +210,49 @@ def test_refusals_before_authentication_cannot_fill_the_disk(tmp_path):
         audit.RefusalRecord
     ] * 2
     assert written[10].counts == {"LocalAuthRefused": 490}
+
+
+def test_strangers_cannot_hide_what_an_accepted_caller_was_refused(tmp_path):
+    book, who = journals.opened(tmp_path / "j"), audit.Principal(workload="agents/bot")
+    for number in range(700):
+        book.refusal_before_auth(journals.refusal("LocalAuthRefused"), journals.NOW)
+        book.refusal_of_caller(
+            journals.refusal("MethodUnknown", principal=who, detail=str(number)), journals.NOW
+        )
+    book.close()
+    written = journals.records(tmp_path / "j")
+    told = [each.detail for each in written if getattr(each, "principal", None) == who]
+    assert told == [str(number) for number in range(600)]
+    summaries = [(each.why, each.counts) for each in written if isinstance(each, audit.Summary)]
+    assert summaries == [
+        ("beforeAuthentication", {"LocalAuthRefused": 690}), ("authenticated", {"MethodUnknown": 100}),
+    ]  # fmt: skip
+
+
+def test_what_was_counted_is_told_by_itself_also_when_the_next_minute_began_meanwhile(tmp_path, monkeypatch):
+    monkeypatch.setattr(doorman, "MINUTE_SECONDS", 0.2)
+
+    async def scenario():
+        book = journals.opened(tmp_path / "j", time.time)
+        book.start()
+        for _minute in range(2):
+            for _ in range(15):
+                book.refusal_before_auth(journals.refusal("HostRefused"), time.time())
+            await asyncio.sleep(0.21)
+        async with asyncio.timeout(10):
+            while (
+                len(
+                    told := [
+                        each for each in journals.records(tmp_path / "j") if isinstance(each, audit.Summary)
+                    ]
+                )
+                < 2
+            ):
+                await asyncio.sleep(0.02)
+        assert [each.counts for each in told] == [{"HostRefused": 5}] * 2
+        book.close()
+
+    asyncio.run(scenario())
 
 
 def test_what_comes_after_the_end_is_refused_or_kept_and_never_breaks(tmp_path):

@@ -215,7 +215,8 @@ class Book(stateful.RuleBasedStateMachine):
         )
         self.caps = {self.calls.id: 7, self.money.id: 50}
         self.book = ledger.Ledger()
-        self.now = self.seen = NOON
+        self.now = NOON
+        self.seen = None  # the latest wall time that the ledger was asked at and the journal holds
         self.open = []
         self.spent = {}
 
@@ -228,7 +229,7 @@ class Book(stateful.RuleBasedStateMachine):
         wanted = needs((self.calls, count), (self.money, price))
         if all(self.book.available(each.pool, self.now) >= each.amount for each in wanted):
             self.open.append(self.book.reserve(wanted, self.now))
-            self.seen = max(self.seen, self.now)
+            self.seen = self.now if self.seen is None else max(self.seen, self.now)
 
     @stateful.precondition(lambda self: self.open)
     @stateful.rule(data=st.data(), cost=st.integers(0, 40))

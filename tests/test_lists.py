@@ -115,3 +115,31 @@ def test_a_server_that_left_the_snapshot_is_forgotten() -> None:
         assert source.asked == [A, B, B]
 
     run(scenario)
+
+
+def test_a_bug_is_told_to_whoever_waits_logged_once_and_not_repeated_at_once(caplog: Any) -> None:
+    async def scenario(source: Source) -> None:
+        async def broken(server: names.ServerId) -> lists.Listing:
+            source.asked.append(server)
+            raise TypeError("secret")
+
+        for subject in (
+            lists.Lists(fetch=broken, observed=source.seen.__setitem__, clock=lambda: source.now),
+            lists.Lists(fetch=source.fetch, observed=lambda *_: [].pop(), clock=lambda: source.now),
+        ):
+            source.asked.clear()
+            source.now = 0.0
+            caplog.clear()
+            for _ in range(3):
+                failed = await subject.ensure(A)
+                assert failed is not None
+                assert failed.reason is decision.Reason.INTERNAL
+            assert source.asked == [A]
+            source.now = lists.RETRY_SECONDS + 0.1
+            assert await subject.ensure(A) is not None
+            assert source.asked == [A, A]
+            assert len(caplog.records) == 1
+            assert "secret" not in str(caplog.records[0].__dict__)
+            await subject.close()
+
+    run(scenario)

@@ -81,14 +81,14 @@ def test_a_cursor_dies_with_the_list_it_was_made_of() -> None:
 
 
 def test_definitions_are_shown_as_the_bytes_they_are_and_renamed_only_where_servers_meet() -> None:
-    raw = '{ "name":"query","inputSchema":{"type":"object","$defs":{"x":1.50}},"annotations":{"é":[1]},"future":null}'.encode()
+    raw = '{ "name":"query","inputSchema":{"type":"object","$defs":{"x":{"const":1.50}}},"annotations":{"é":[1]},"future":null}'.encode()
     found = catalog.definitions([raw])
     views = (testing.a_server(testing.allow()), testing.a_server(testing.allow(), server=OTHER))
     bound = bind.bound(testing.a_snapshot(*views), {testing.CRM: found, OTHER: found})
     assert b'"tools":[' + raw + b"]" in (local.page(bound, OTHER, None, modern=True) or b"")
     merged = local.page(bound, None, None, modern=True) or b""
     assert [tool["name"] for tool in json.loads(merged)["tools"]] == ["salesforce__query", "sales_crm__query"]
-    assert merged.count(b'"inputSchema":{"type":"object","$defs":{"x":1.50}}') == 2
+    assert merged.count(b'"inputSchema":{"type":"object","$defs":{"x":{"const":1.50}}}') == 2
     assert merged.count('"annotations":{"é":[1]},"future":null'.encode()) == 2
 
 

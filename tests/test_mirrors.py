@@ -90,6 +90,8 @@ def test_integers_compare_as_numbers() -> None:
         {"properties": {"a": {"type": "object", "x-mcp-header": "A"}}},
         {"properties": {"a": {"type": "string", "x-mcp-header": "not a token"}}},
         {"properties": {"a": {"type": "string", "x-mcp-header": 1}}},
+        {"properties": {"a": {"type": ["string", "null"], "x-mcp-header": "A"}}},
+        {"properties": {"a": {"type": {}, "x-mcp-header": "A"}}},
         {
             "properties": {
                 "a": {"type": "string", "x-mcp-header": "X"},
@@ -103,6 +105,30 @@ def test_integers_compare_as_numbers() -> None:
 def test_a_tool_with_an_annotation_that_is_not_allowed_is_dropped(schema: dict[str, Any]) -> None:
     with pytest.raises(mirrors.MirrorRefused):
         mirrors.read(json.dumps(schema).encode())
-    found = catalog.definitions([json.dumps({"name": "t", "inputSchema": schema}).encode()])
+    found = catalog.definitions(
+        [json.dumps({"name": "t", "inputSchema": {"type": "object", **schema}}).encode()]
+    )
     assert found.tools == ()
-    assert found.dropped == (("t", findings.Reason.DEFINITIONS_REFUSED),)
+    assert [(each.name, each.reason) for each in found.dropped] == [
+        ("t", findings.Reason.DEFINITIONS_REFUSED)
+    ]
+
+
+@pytest.mark.parametrize("schema", [b'{"x-mcp-header":1e999}', b'{"x-mcp-header":%s}' % (b"9" * 5_000), b'{"x-mcp-header"', b'{"x-mcp-header":"\\ud800"}', b'{"x-mcp-header":' + b"[" * 5_000])  # fmt: skip
+def test_a_schema_that_cannot_be_read_is_refused_like_any_other(schema: bytes) -> None:
+    with pytest.raises(mirrors.MirrorRefused):
+        mirrors.read(schema)
+
+
+def test_an_annotation_spelled_with_escapes_is_read() -> None:
+    schema = rb'{"properties":{"a":{"type":"string","x-mcp-h\u0065ader":"A"}}}'
+    assert [each.header for each in mirrors.read(schema)] == [b"mcp-param-a"]
+
+
+@pytest.mark.parametrize("keyword", ["default", "examples", "const", "enum"])
+def test_what_is_data_in_a_schema_is_no_annotation(keyword: str) -> None:
+    schema = {"properties": {"a": {"type": "object", keyword: [{"x-mcp-header": "A"}]}}}
+    assert mirrors.read(json.dumps(schema).encode()) == ()
+    within = {"allOf": [{"properties": {keyword: {"type": "string", "x-mcp-header": "A"}}}]}
+    with pytest.raises(mirrors.MirrorRefused):
+        mirrors.read(json.dumps(within).encode())

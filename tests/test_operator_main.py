@@ -245,3 +245,33 @@ def test_the_operator_never_imports_kubernetes_for_files() -> None:
         env={**os.environ, "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'sidecar'}"},
     )  # fmt: skip
     assert ran.stdout.strip() == "[]"
+
+
+BUDGET = """\
+apiVersion: outrider.dev/v1alpha1
+kind: MCPBudget
+metadata: {name: b, namespace: agents}
+spec:
+  targetRefs: [{name: crm}]
+  per: [PER]
+  limits: [{name: daily, unit: Calls, quota: {amount: "5", period: Day}}]
+"""
+
+
+def test_a_budget_that_counts_by_something_else_is_a_warning_in_log_and_status_also_over_a_restart(
+    folder,
+) -> None:
+    file = folder / "budgets.yaml"
+    file.write_text(BUDGET.replace("PER", "tool"))
+    with running(folder) as one:
+        assert one.status()["notices"] == []
+        file.write_text(BUDGET.replace("PER", "server"))
+        logged = one.logged("a counter is keyed differently")
+        assert (logged["level"], logged["budget"], logged["limit"]) == ("warning", "agents/b", "daily")
+        (noticed,) = one.status()["notices"]
+        assert "per changed from tool to server: calls are counted in fresh counters" in noticed["message"]
+        one.stop()
+    file.write_text(BUDGET.replace("PER", "namespace"))
+    with running(folder) as one:
+        (noticed,) = one.status()["notices"]
+        assert "per changed from server to namespace" in noticed["message"]

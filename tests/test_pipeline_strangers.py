@@ -58,7 +58,11 @@ def test_a_server_that_only_one_side_allows_is_never_dialled_and_does_not_exist(
         ):
             there = await world.ask(body, path=path)
             nowhere = await world.ask(body, path="/mallory/none/mcp")
-            assert (there.status, there.body, there.messages) == (nowhere.status, nowhere.body, nowhere.messages)
+            assert (there.status, there.body, there.messages) == (
+                nowhere.status,
+                nowhere.body,
+                nowhere.messages,
+            )
             assert there.status == 404
         assert merged(await world.ask(proxies.request("tools/list"), path="/mcp")) == []
         assert peer.seen == []

@@ -119,3 +119,23 @@ def test_a_server_nobody_may_see_is_recorded_with_the_name_that_was_asked_for() 
         assert record.arguments is None
 
     proxies.run(scenario)
+
+
+def test_what_an_accepted_caller_sends_wrong_is_recorded_though_strangers_filled_their_measure() -> None:
+    async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
+        for _ in range(30):
+            told = await (
+                await world.send("POST", proxies.PATH, b"{}", {"authorization": "Bearer no"})
+            ).answer()
+            assert told.status == 401
+        head = {"content-type": "application/json"}
+        told = await (await world.send("POST", proxies.PATH, b'{"a":1,"A":2}', head)).answer()
+        assert told.status == 400
+        (record,) = [each for each in world.refusals if each.reason == "MalformedRequest"]
+        assert record.principal is not None
+        assert record.principal.workload == str(testing.AGENT)
+        assert record.server == proxies.PATH.removesuffix("/mcp").strip("/")
+        assert "case" in record.detail
+        assert len([each for each in world.refusals if each.reason == "LocalAuthRefused"]) == 10
+
+    proxies.run(scenario)

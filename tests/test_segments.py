@@ -32,7 +32,9 @@ def test_the_folder_and_its_files_are_private(tmp_path):
     held.write_head(GENESIS_HEAD)
     held.key()
     assert stat.S_IMODE(held.path.stat().st_mode) == 0o700
-    assert {stat.S_IMODE(path.stat().st_mode) for path in held.path.iterdir()} == {0o600}
+    files = [*held.path.iterdir(), tmp_path / "journal-key"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert {path.name for path in tmp_path.iterdir()} == {"journal", "journal-key"}
     held.close()
 
 
@@ -90,6 +92,96 @@ def test_a_head_is_replaced_whole_and_read_back(folder):
         folder.head()
 
 
+def opened(path):
+    return segments.Folder.open(path, reserve_bytes=8192)
+
+
+def test_a_head_of_anybody_without_the_key_is_refused(folder):
+    for content in (chain.seal(GENESIS_HEAD, bytes(32)), b'{"segment":0,"offset":0,"digest":""}'):
+        (folder.path / "head.json").write_bytes(content)
+        with pytest.raises(segments.JournalDamaged, match=r"head file and .*journal-key do not belong"):
+            folder.head()
+
+
+def test_the_heads_key_is_made_once_outside_the_folder_and_shared_by_its_neighbours(tmp_path):
+    first = opened(tmp_path / "one")
+    first.write_head(GENESIS_HEAD)
+    key = (tmp_path / "journal-key").read_bytes()
+    assert len(key) == 32
+    second = opened(tmp_path / "two")
+    second.close()
+    first.close()
+    again = opened(tmp_path / "one")
+    assert again.head() == GENESIS_HEAD
+    again.close()
+    assert (tmp_path / "journal-key").read_bytes() == key
+
+
+@pytest.mark.parametrize("key", [None, b"", b"short"])
+def test_a_journal_whose_key_is_gone_or_spoilt_is_not_used_and_gives_its_lock_back(tmp_path, key):
+    held = opened(tmp_path / "journal")
+    held.write_head(GENESIS_HEAD)
+    held.close()
+    path = tmp_path / "journal-key"
+    kept = path.read_bytes()
+    path.unlink() if key is None else path.write_bytes(key)
+    with pytest.raises(
+        segments.JournalDamaged, match=f"{path}, (is missing|has {len(key or b'')} bytes, not 32)"
+    ):
+        opened(tmp_path / "journal")
+    path.write_bytes(kept)
+    opened(tmp_path / "journal").close()
+
+
+def cut(path):
+    os.truncate(path, 3)
+
+
+def rename(path):
+    path.rename(path.with_suffix(".old"))
+
+
+def replace(path):
+    rename(path)
+    path.write_bytes(b"12345")
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        (cut, "00000001.seg was cut from 5 to 3 bytes"),
+        (rename, "00000001.seg was renamed"),
+        (replace, "00000001.seg was replaced"),
+        (os.unlink, "00000001.seg was deleted"),
+    ],
+)
+@pytest.mark.parametrize("is_current", [True, False])
+def test_a_flush_notices_what_was_done_to_a_segment_and_leaves_the_head_where_the_end_should_be(
+    folder, how, why, is_current
+):
+    segment, other = folder.begin(1), folder.begin(2)
+    segment.append(b"12345")
+    how(folder.file(1))
+    head = chain.Head(1, 5, "ab") if is_current else chain.Head(2, 0, "ab")
+    work = segments.Flush((), segment, head) if is_current else segments.Flush((segment,), other, head)
+    with pytest.raises(segments.JournalDamaged, match=f"{why}.*move the folder aside"):
+        folder.flush(work)
+    assert folder.head() == head
+    folder.flush(segments.Flush((), other, chain.Head(2, 9, "cd")))
+    assert folder.head() == head
+    os.close(other.fd)
+    if is_current:
+        os.close(segment.fd)
+
+
+def test_a_segment_with_more_bytes_than_were_promised_is_whole(folder):
+    segment = folder.begin(1)
+    segment.append(b"12345")
+    folder.flush(segments.Flush((), segment, chain.Head(1, 3, "ab")))
+    assert folder.head() == chain.Head(1, 3, "ab")
+    os.close(segment.fd)
+
+
 def test_the_key_is_made_once(folder):
     key = folder.key()
     assert len(key) == 32
@@ -98,7 +190,7 @@ def test_the_key_is_made_once(folder):
 
 def test_a_flush_closes_what_is_retired_and_moves_the_head(folder):
     old, new = folder.begin(1), folder.begin(2)
-    folder.flush(segments.Flush((old.fd,), new.fd, chain.Head(2, 0, "cd")))
+    folder.flush(segments.Flush((old,), new, chain.Head(2, 0, "cd")))
     assert folder.head() == chain.Head(2, 0, "cd")
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(old.fd)
@@ -110,7 +202,7 @@ def test_a_flush_that_fails_closes_what_is_retired_and_leaves_the_head(folder):
     reading, writing = os.pipe()
     current = folder.begin(1)
     with pytest.raises(OSError, match="Invalid argument"):
-        folder.flush(segments.Flush((writing,), current.fd, chain.Head(1, 0, "")))
+        folder.flush(segments.Flush((segments.Segment(7, writing),), current, chain.Head(1, 0, "")))
     assert folder.head() == GENESIS_HEAD
     assert os.read(reading, 1) == b"", "the writing end is closed"
     os.close(reading)

@@ -18,6 +18,7 @@ class Disk:
 
     def __init__(self, path):
         self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.segment = segments.Segment(1, self.fd)
         self.size = 0
         self.flushed = []
         self.threads = set()
@@ -32,14 +33,14 @@ class Disk:
         self.syncs.written()
 
     def take(self):
-        return segments.Flush((), self.fd, chain.Head(1, self.size, ""))
+        return segments.Flush((), self.segment, chain.Head(1, self.size, ""))
 
     def flush(self, work):
         self.threads.add(threading.get_ident())
         assert self.may_go.wait(10)
         if self.error is not None:
             raise self.error
-        os.fdatasync(work.current)
+        os.fdatasync(work.current.fd)
         self.flushed.append(work.head.offset)
 
 
@@ -159,3 +160,16 @@ def test_a_failing_sync_at_the_end_is_raised(disk):
     disk.write()
     with pytest.raises(segments.JournalUnavailable, match="Input/output"):
         disk.syncs.now()
+
+
+def test_a_journal_that_was_changed_under_us_is_told_as_it_is(disk):
+    async def scenario():
+        disk.syncs.start()
+        disk.error = segments.JournalDamaged("cut")
+        disk.write()
+        assert await synced(disk) is disk.error
+        assert disk.failures == [disk.error]
+        disk.error = None
+        assert await synced(disk) is None
+
+    asyncio.run(scenario())

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small CRM as an MCP server, on the official SDK: what `examples/servers.yaml` calls crm/salesforce.
 
-Started by examples/demo.py and by tests; run by hand with `CRM_TOKEN=... python -m examples.servers.crm --port 9101`.
-It refuses every request without `Authorization: Bearer $CRM_TOKEN`, so that only whoever was lent the credential gets in.
+Started by examples/demo.py and by tests; run by hand with `python -m examples.servers.crm`, for `outrider dev -f examples`.
+It refuses every request without `Authorization: Bearer TOKEN`, so that only whoever was lent the credential gets in. TOKEN is
+$CRM_TOKEN, or what the file says that `examples/servers.yaml` lends from; made up when there is none yet.
 All its data is made up and lives in memory.
 """
 
@@ -13,7 +14,10 @@ import asyncio
 import dataclasses
 import hmac
 import os
+import pathlib
 import re
+import secrets
+import socket
 import sys
 from typing import Any
 
@@ -23,6 +27,8 @@ from mcp.server.mcpserver import exceptions
 from mcp.types import ToolAnnotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+LENT = pathlib.Path(__file__).resolve().parent.parent / ".outrider" / "secrets" / "crm-token"
+"""What `file: {path: .outrider/secrets/crm-token}` means in examples/servers.yaml."""
 CONTACTS = 1_200
 CLOSED_PERIODS = frozenset({"2026-01", "2026-02", "2026-03"})
 _INDUSTRIES = ("Manufacturing", "Retail", "Energy", "Logistics", "Healthcare")
@@ -239,14 +245,40 @@ class BearerOnly:
         await send({"type": "http.response.body", "body": b"a bearer token is needed\n"})
 
 
+def token_of(file: pathlib.Path) -> str:
+    """The token in `file`, which is written (mode 0600) when it is not there. Raises OSError."""
+    try:
+        return file.read_text().strip()
+    except FileNotFoundError:
+        made = secrets.token_hex(16)
+        for folder in (file.parent.parent, file.parent):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+            opened.write(made)
+        return made
+
+
 def main() -> None:
     """Serves on loopback until it is told to stop."""
     parser = argparse.ArgumentParser(prog="crm", description="An example CRM as an MCP server.")
     parser.add_argument("--port", type=int, default=9101)
-    port: int = parser.parse_args().port
-    token = os.environ.get("CRM_TOKEN", "")
+    parser.add_argument(
+        "--token-file", type=pathlib.Path, default=LENT, help="holds the token; made if absent"
+    )
+    given = parser.parse_args()
+    port: int = given.port
+    try:
+        token = os.environ.get("CRM_TOKEN") or token_of(given.token_file)
+    except OSError as error:
+        sys.exit(f"{given.token_file}: {error.strerror}; set CRM_TOKEN, or name another --token-file")
     if not token:
-        sys.exit("CRM_TOKEN is not set: set it to the token that callers must present")
+        sys.exit(f"{given.token_file} is empty; remove it, or write the token into it")
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        sys.exit(f"port {port}: {error.strerror}; name another with --port, also in examples/servers.yaml")
+    sys.stdout.write(f"CRM on http://127.0.0.1:{port}/mcp. Ctrl-C stops it.\n")
+    sys.stdout.flush()
     app = BearerOnly(server().streamable_http_app(), token)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=2)
 

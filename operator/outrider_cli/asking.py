@@ -15,6 +15,8 @@ from outrider import compile as compiler
 from outrider_cli import folder
 
 UNCHECKED = "definitions unknown: names not checked"
+ASSUMED_ARGUMENTS = "no arguments were given: assumed to be ones the tool accepts"
+UNCHECKED_ARGUMENTS = "arguments not checked: the tool's inputSchema is not known here"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,6 +36,15 @@ class Answer:
     question: Question
     verdict: decision.Permit | decision.Refusal
     checked: bool
+
+    @property
+    def assumed(self) -> str:
+        """What a yes takes for granted about the arguments; "" when they were checked, and for a no."""
+        if not self.allowed:
+            return ""
+        if self.question.arguments is None:
+            return ASSUMED_ARGUMENTS
+        return "" if self.checked else UNCHECKED_ARGUMENTS
 
     @property
     def allowed(self) -> bool:
@@ -64,6 +75,7 @@ class Answer:
             "detail": detail,
             "would": list(self.verdict.would),
             "namesChecked": self.checked,
+            "argumentsChecked": self.checked and self.question.arguments is not None,
         }
 
 

@@ -56,14 +56,6 @@ def segments(journal: pathlib.Path) -> list[tuple[int, pathlib.Path]]:
     return sorted((int(name), path) for name, path in found if name.isdecimal())
 
 
-def head(journal: pathlib.Path) -> chain.Head | None:
-    """The head as last written; None when there is none. Raises ValueError when it is not one."""
-    try:
-        return chain.read_head((journal / HEAD).read_bytes())
-    except FileNotFoundError:
-        return None
-
-
 class Reader:
     """Gives every record once, oldest first; asked again, what has been written since. `breaks` says what it skipped."""
 
@@ -136,6 +128,7 @@ def rows(entries: Iterable[audit.Entry], under_way: dict[str, dict[str, Any]]) -
         elif isinstance(record, audit.Summary):
             for reason, count in record.counts.items():
                 yield {
+                    "type": "summary",
                     "time": record.since,
                     "endedAt": record.until,
                     "decision": "Refused",

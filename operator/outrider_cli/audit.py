@@ -2,7 +2,7 @@
 """`outrider audit`: tail, search, verify and export the journal of a proxy, from its files.
 
 Called by `main`. Results on stdout, everything else on stderr. Exit codes: 0 ok, 1 a negative answer (nothing matches, or
-the journal was tampered with), 2 usage, 4 there is nothing that can be read.
+the journal was tampered with or cannot be vouched for), 2 usage, 4 there is nothing that can be read.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from typing import Any, BinaryIO
 import click
 import msgspec
 
-from outrider import chain, rules
-from outrider_cli import attempts
+from outrider import rules
+from outrider_cli import attempts, verdicts
 
 NEGATIVE = 1
 UNREADABLE = 4
 FOLLOW_SECONDS = 0.2
+CELL_CHARACTERS_MAX = 40
 _AGES = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _COLUMNS = ("TIME", "REQUEST", "WHO", "SERVER", "TOOL", "DECISION", "REASON", "OURS", "SERVER'S", "COST")
 
@@ -39,16 +40,15 @@ def group() -> None:
 
 
 def _where(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which journal; `-f` is the folder, as everywhere, where it is not taken."""
+    """The options that say which journal; `-f` is the folder, as everywhere."""
     named = click.option(
         "--journal",
         type=click.Path(path_type=pathlib.Path, file_okay=False),
         envvar="OUTRIDER_JOURNAL",
         help="The journal's folder itself (or set OUTRIDER_JOURNAL).",
     )
-    short = () if command.__name__ == "tail" else ("-f",)
     folder = click.option(
-        *short,
+        "-f",
         "--folder",
         type=click.Path(path_type=pathlib.Path, file_okay=False),
         default=".",
@@ -61,8 +61,20 @@ def _output(*formats: str) -> Callable[[Callable[..., None]], Callable[..., None
     return click.option("-o", "--output", type=click.Choice(formats), default=formats[0], help="Format.")
 
 
-@group.command()
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
+class _Tail(click.Command):
+    """Tells who writes `tail -f` as elsewhere that -f takes a folder here."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for at, word in enumerate(args):
+            if word == "-f" and (at + 1 == len(args) or args[at + 1].startswith("-")):
+                raise click.UsageError(
+                    "-f takes the folder, as everywhere; to follow, write -F or --follow", ctx
+                )
+        return super().parse_args(ctx, args)
+
+
+@group.command(cls=_Tail)
+@click.option("-F", "--follow", is_flag=True, help="Go on with what is written from now on.")
 @click.option(
     "-n", "--lines", type=click.IntRange(0), default=20, show_default=True, help="How many to begin with."
 )
@@ -135,35 +147,50 @@ def search(
     show_default=True,
     help="The oldest segment that must be there; older ones were exported and removed on purpose.",
 )
+@click.option(
+    "--expect",
+    metavar="DIGEST",
+    help="A digest `verify` printed before: the journal must still lead through it.",
+)
+@click.option(
+    "--key",
+    type=click.Path(path_type=pathlib.Path, dir_okay=False, exists=True),
+    help="The key of the journal's head; by default the proxy's own, journal-key beside the journal's folder.",
+)
+@click.option("--no-key", is_flag=True, help="Be content with a head nobody vouches for.")
 @_output("text", "json")
 @_where
-def verify(*, from_segment: int, output: str, folder: pathlib.Path, journal: pathlib.Path | None) -> None:
-    """Whether any record was edited, deleted, moved or cut off. Exit code 1 when one was, with where."""
+def verify(*, output: str, folder: pathlib.Path, journal: pathlib.Path | None, **given: Any) -> None:
+    """Whether any record was edited, deleted, moved or cut off. Exit code 1 when one was, with where.
+
+    What it prints as `digest` is the end of the journal: noted elsewhere and given to --expect, it also finds what somebody
+    does who has the proxy's key, or who puts an older state of the whole folder back.
+    """
+    if given["key"] is not None and given["no_key"]:
+        raise click.UsageError("--key and --no-key exclude each other")
+    expect = (given["expect"] or "").lower()
+    if expect and re.fullmatch("[0-9a-f]{64}", expect) is None:
+        raise click.BadParameter(
+            "a digest is 64 hexadecimal digits, as `verify` prints it", param_hint="--expect"
+        )
     with _complaints():
         place = attempts.place(folder, journal)
-        try:
-            head = attempts.head(place)
-        except ValueError as error:
-            _verdict(
-                {"ok": False, "segment": 0, "offset": 0, "why": f"the head file cannot be read: {error}"},
-                output,
-            )
-            return
-        files = (
-            (number, path.read_bytes()) for number, path in attempts.segments(place) if number >= from_segment
+        found = verdicts.of(
+            place,
+            None if given["no_key"] else verdicts.key(place, given["key"]),
+            first=given["from_segment"],
+            expect=bytes.fromhex(expect) or None,
+            content=given["no_key"],
         )
-        report = chain.verify(files, head, first=from_segment)
-    verdict: dict[str, Any] = {
-        "ok": report.damage is None,
-        "journal": str(place),
-        "segments": report.segments,
-        "records": report.records,
-        "underWay": len(report.tally.open_calls),
-        "tornBytes": report.torn_bytes,
-    }
-    if report.damage is not None:
-        verdict |= dataclasses.asdict(report.damage)
-    _verdict(verdict, output)
+    if output == "json":
+        click.echo(msgspec.json.encode(found))
+    else:
+        said, advice = verdicts.in_words(found)
+        click.echo(said)
+        if advice:
+            click.echo(advice, err=True)
+    if not found["ok"]:
+        raise click.exceptions.Exit(NEGATIVE)
 
 
 @group.command()
@@ -221,7 +248,9 @@ class Filter:
             return False
         if self.request is not None and self.request.upper() not in (row.get("requestId"), row.get("event")):
             return False
-        if not (self.since or float("-inf")) <= row["time"] <= (self.until or float("inf")):
+        # What was only counted is of a whole minute: it fits as soon as some of that does.
+        last = row["endedAt"] if row.get("type") == "summary" else row["time"]
+        if last < (self.since or float("-inf")) or row["time"] > (self.until or float("inf")):
             return False
         return self.text is None or self.text.casefold() in "\n".join(_texts(row)).casefold()
 
@@ -262,7 +291,7 @@ def _print(found: Iterable[dict[str, Any]], output: str) -> int:
     if output == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(listed), indent=2))
     elif listed:
-        _print_table([_cells(row) for row in listed])
+        _print_table([tuple(map(_capped, _cells(row))) for row in listed])
     return len(listed)
 
 
@@ -289,6 +318,11 @@ def _print_table(lines: list[tuple[str, ...]]) -> None:
         click.echo("  ".join(cells).rstrip())
 
 
+def _capped(cell: str) -> str:
+    """One long name must not push every column of every row out of sight."""
+    return cell if len(cell) <= CELL_CHARACTERS_MAX else cell[: CELL_CHARACTERS_MAX - 1] + "…"
+
+
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     began = (
         dt.datetime.fromtimestamp(row["time"], dt.UTC)
@@ -299,8 +333,8 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     upstream = row.get("upstreamMicros")
     cells = (
         began,
-        row.get("requestId", ""),
-        row.get("principal", ""),
+        row.get("requestId", row.get("type", "")),
+        row.get("principal", row.get("why", "")),
         row.get("server", ""),
         row.get("tool", ""),
         row["decision"],
@@ -311,32 +345,6 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     )
     # What a caller chose must not draw on the terminal.
     return tuple("".join(mark if mark.isprintable() else "?" for mark in str(cell)) for cell in cells)
-
-
-def _verdict(verdict: dict[str, Any], output: str) -> None:
-    if output == "json":
-        click.echo(msgspec.json.encode(verdict))
-    elif verdict["ok"]:
-        torn = (
-            f"; {verdict['tornBytes']} torn bytes at the end, never acknowledged"
-            if verdict["tornBytes"]
-            else ""
-        )
-        click.echo(
-            f"ok: {verdict['records']} records in {verdict['segments']} segments,"
-            f" {verdict['underWay']} calls under way{torn}"
-        )
-    else:
-        after = "" if verdict.get("sequence") is None else f", after record {verdict['sequence']}"
-        click.echo(
-            f"damaged: segment {verdict['segment']} offset {verdict['offset']}{after}: {verdict['why']}"
-        )
-    if not verdict["ok"]:
-        click.echo(
-            "keep the journal as it is, and compare it with its exports; what precedes this place is intact",
-            err=True,
-        )
-        raise click.exceptions.Exit(NEGATIVE)
 
 
 def _exit_unless_whole(reader: attempts.Reader) -> None:

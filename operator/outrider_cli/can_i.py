@@ -112,7 +112,13 @@ def _arguments(text: str) -> dict[str, Any]:
         try:
             text = pathlib.Path(text[1:]).read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise output.Stop(output.UNREACHABLE, f"--args {text} cannot be read", why=str(error)) from None
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise output.Stop(
+                output.USAGE,
+                f"--args {output.printable(text)} cannot be read",
+                why=why or str(error),
+                then="name a file that holds one JSON object, or write it out: --args '{...}'",
+            ) from None
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -142,6 +148,10 @@ def _one(desk: asking.Desk, answer: asking.Answer, form: str) -> None:
     )
     for text in because(answer):
         click.echo(f"  {text}")
+    if answer.assumed == asking.ASSUMED_ARGUMENTS:
+        output.progress(f"Note: {answer.assumed}. Give --args JSON to have them checked.")
+    elif answer.assumed:
+        output.progress(f"Note: {answer.assumed}.")
     if not answer.checked:
         output.progress(f"Note: {asking.UNCHECKED}. Give --definitions FILE, or run `outrider dev` once.")
 
@@ -217,7 +227,13 @@ def _batch(desk: asking.Desk, file: str, form: str) -> None:
     try:
         text = sys.stdin.read() if file == "-" else pathlib.Path(file).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise output.Stop(output.UNREACHABLE, f"{file} cannot be read", why=str(error)) from None
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise output.Stop(
+            output.USAGE,
+            f"--batch {output.printable(file)} cannot be read",
+            why=why or str(error),
+            then="name a file with one JSON object a line, or - for standard input",
+        ) from None
     questions = [
         (line, _line(desk, line, f"{file}:{number}"))
         for number, line in enumerate(text.splitlines(), start=1)
@@ -238,6 +254,9 @@ def _batch(desk: asking.Desk, file: str, form: str) -> None:
     else:
         for given, each in answers:
             output.as_line({**given, **each.as_json()})
+    assumed = sum(each.assumed == asking.ASSUMED_ARGUMENTS for _, each in answers)
+    if assumed:
+        output.progress(f"Note: {asking.ASSUMED_ARGUMENTS}, on {assumed} of {len(answers)} lines.")
     unchecked = sum(not each.checked for _, each in answers)
     if unchecked:
         output.progress(f"Note: {asking.UNCHECKED} on {unchecked} of {len(answers)} lines.")

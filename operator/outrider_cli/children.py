@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The processes that `outrider dev` owns: started behind a tether, logged to a file, ended with it whatever happens.
 
-Called by dev. A child cannot outlive us: its tether holds a pipe that ends with this process. Refuses to restart anything: a
-death is reported, and dev ends.
+Called by crew. A child cannot outlive us: its tether holds a pipe that ends with this process. Refuses to restart anything:
+that is the crew's decision.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from outrider_cli import output, tether
 STOP_SECONDS_MAX = tether.GRACE_SECONDS + 3.0
 """How long stopping one child may take: its grace, and what its tether needs to end the rest."""
 
+_BRIDGE = "mcp-proxy"
 _TAIL_BYTES = 65_536
 _TAIL_LINES = 8
 
@@ -50,19 +51,22 @@ class Child:
         return "\n".join(f"  | {output.printable(line)}" for line in lines)
 
 
-def start(
+def start(  # noqa: PLR0913 - what a process is made of, by name
     name: str,
     command: Sequence[str],
     *,
     logs: pathlib.Path,
     cwd: pathlib.Path,
     env: Mapping[str, str] | None = None,
+    again: bool = False,
 ) -> Child:
-    """Starts `command`; its output goes to `logs/NAME.log`, begun anew. `env` None: as ours."""
+    """Starts `command`; its output goes to `logs/NAME.log`, begun anew unless it is started `again`. `env` None: as ours."""
     log = logs / f"{name}.log"
-    with contextlib.suppress(FileNotFoundError):
-        log.unlink()
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+    if not again:
+        with contextlib.suppress(FileNotFoundError):
+            log.unlink()
+    fresh = 0 if again else os.O_EXCL
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | fresh, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         process = subprocess.Popen(  # noqa: S603 - commands of our own and of the user's own files
             [sys.executable, "-I", "-S", str(pathlib.Path(tether.__file__)), *command],
@@ -104,21 +108,26 @@ def beside_us(program: str) -> str:
 
 
 def bridge() -> str:
-    """The program that puts a stdio server behind HTTP: $OUTRIDER_BRIDGE, or `mcp-proxy` of PATH. Raises Stop."""
+    """The program that puts a stdio server behind HTTP: $OUTRIDER_BRIDGE, else `mcp-proxy` of PATH, else that of `make install`.
+
+    It must run the server as its child for as long as it runs itself. Raises Stop when there is none.
+    """
     named = os.environ.get("OUTRIDER_BRIDGE")
-    found = shutil.which(named or "mcp-proxy", path=search_path())
+    found = shutil.which(named or _BRIDGE, path=search_path())
     if found is None:
         raise output.Stop(
             output.UNREACHABLE,
-            f"{named or 'mcp-proxy'} is not found",
+            f"{named or _BRIDGE} is not found",
             why="a server with endpoint.command runs behind it",
-            then="run `pip install mcp-proxy`, or set OUTRIDER_BRIDGE to its path",
+            then="run `make install` in the source folder or `pip install mcp-proxy`, or set OUTRIDER_BRIDGE to its path",
         )
     return found
 
 
 def search_path() -> str:
-    """PATH, then the folders of the bridge and of this interpreter: stdio servers are often installed beside them."""
+    """PATH, then the folders of the bridge, this interpreter and `make install`: stdio servers are often beside them."""
     named = os.environ.get("OUTRIDER_BRIDGE", "")
     more = [str(pathlib.Path(program).parent) for program in (named, sys.executable) if os.sep in program]
+    # The bridge needs an older SDK than we do, so `make install` gives it an environment of its own beside ours.
+    more.append(str(pathlib.Path(sys.prefix).parent / ".venv-legacy" / "bin"))
     return os.pathsep.join([os.environ.get("PATH", os.defpath), *more])

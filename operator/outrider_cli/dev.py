@@ -2,7 +2,7 @@
 """`outrider dev`: the control plane and the proxy on this machine, over a folder of YAML files.
 
 Called by main. Starts the operator, the proxy and one bridge per `endpoint.command`, waits until agents can call, says how,
-and stays until Ctrl-C, SIGTERM or the death of a child. It decides nothing and relays nothing: what works here works in a
+and stays until Ctrl-C or SIGTERM; what dies meanwhile is started again, within reason. It decides nothing and relays nothing: what works here works in a
 pod, because it is the same two programs on the same wire. Refuses to start on a folder with problems.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from outrider import findings, names, resources
-from outrider_cli import folder, output, running
+from outrider_cli import folder, loopback, output, running
 
 ANSWER_SECONDS_MAX = 20.0
 """How long `--once` waits for the slowest server; stdio servers that install themselves take long."""
@@ -49,6 +49,7 @@ def command(context: click.Context, path: str, port: int, once: bool) -> None:
     who = _principal(world)
     stop = threading.Event()
     with _signals(stop), _alone(home), contextlib.ExitStack() as stack:
+        _free(port)
         session = running.Running(home, world, who, stop)
         stack.callback(session.close)
         try:
@@ -59,7 +60,7 @@ def command(context: click.Context, path: str, port: int, once: bool) -> None:
             session.show(answered, status)
             if once:
                 context.exit(verdict(answered, status))
-            session.watch(status)
+            session.watch(status, answered)
         except running.Stopped:
             output.progress("Stopping.")
 
@@ -69,8 +70,20 @@ def verdict(answered: dict[names.ServerId, int | None], status: dict[str, Any]) 
     silent = [str(server) for server, tools in answered.items() if tools is None]
     broken = [one for one in status["findings"] if one["severity"] == findings.Severity.ERROR]
     if silent:
-        output.progress(f"Not answering: {', '.join(silent)}. See the log of the proxy.")
+        output.progress(f"Not answering: {', '.join(silent)}; why and what to do is said above.")
     return output.NO if silent or broken or status["problems"] else output.OK
+
+
+def _free(port: int) -> None:
+    """Raises Stop when agents could not call at `port`; 0 is any port that is free."""
+    why = loopback.taken(port) if port else ""
+    if why:
+        raise output.Stop(
+            output.UNREACHABLE,
+            f"port {port} of 127.0.0.1 cannot be used",
+            why=why,
+            then="stop whoever listens there, or choose another with `--port N`; `--port 0` takes any that is free",
+        )
 
 
 def _principal(world: resources.World) -> tuple[str, str]:

@@ -147,10 +147,13 @@ def definitions(folder: Folder, file: str | None) -> Definitions:
         if file is None:
             return {}
         raise output.Stop(
-            output.UNREACHABLE, f"{path} cannot be read", why=error.strerror or str(error)
+            output.USAGE,
+            f"--definitions {path} cannot be read",
+            why=error.strerror or str(error),
+            then="name a file that is there, or leave --definitions out to use what `outrider dev` saw",
         ) from None
     try:
-        return _definitions(content)
+        found = _definitions(content)
     except (ValueError, RecursionError) as error:
         raise output.Stop(
             output.USAGE,
@@ -158,9 +161,14 @@ def definitions(folder: Folder, file: str | None) -> Definitions:
             why=str(error),
             then='write {"namespace/server": [tool, ...]} with tools as tools/list gives them',
         ) from None
+    for server, listed in found.items():
+        for one in listed.dropped if file else ():  # what the proxy saw, it has reported itself
+            why = output.printable(one.detail) or one.reason.doc
+            output.progress(f"Note: {path}: {server} {output.printable(one.name)} is left out: {why}")
+    return found
 
 
-def _definitions(content: bytes) -> Definitions:
+def _definitions(content: bytes) -> dict[names.ServerId, catalog.Definitions]:
     """Raises ValueError or RecursionError."""
     if len(content) > DEFINITIONS_BYTES_MAX:
         raise ValueError(f"it is larger than {DEFINITIONS_BYTES_MAX} bytes")

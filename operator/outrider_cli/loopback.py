@@ -63,15 +63,20 @@ def listening(port: int) -> bool:
 
 def is_free(port: int) -> bool:
     """True when a server could listen there."""
+    return not taken(port)
+
+
+def taken(port: int) -> str:
+    """Why no server could listen there, in the system's words; "" when one could."""
     with socket.socket() as tried:
         tried.setsockopt(
             socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
         )  # as servers do: a just closed port is free
         try:
             tried.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
+        except OSError as error:
+            return error.strerror or str(error)
+        return ""
 
 
 def free_port() -> int:

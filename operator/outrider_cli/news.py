@@ -31,11 +31,8 @@ def changes(before: Status, now: Status) -> list[str]:
         for one in now["sidecars"]
         if one["refusal"] and one["refusal"] not in refusals
     ]
-    fresh = [each for each in now["findings"] if each not in before["findings"]]
-    lines += [str(_finding(each)) for each in fresh]
-    if any(each["reason"] == findings.Reason.COMMAND_WITHOUT_BRIDGE for each in fresh):
-        lines.append("Bridges are started once: stop `outrider dev` and start it again to run a new command.")
-    return lines
+    lines += [_said(each) for each in now["findings"] if each not in before["findings"]]
+    return lines + [each["message"] for each in now["notices"] if each not in before["notices"]]
 
 
 def in_force(status: Status) -> str:
@@ -45,8 +42,19 @@ def in_force(status: Status) -> str:
 
 
 def notes(status: Status) -> list[str]:
-    """The findings, as sentences."""
-    return [str(_finding(each)) for each in status["findings"]]
+    """The findings and notices, as sentences."""
+    return [str(_finding(each)) for each in status["findings"]] + [
+        each["message"] for each in status["notices"]
+    ]
+
+
+def _said(each: dict[str, Any]) -> str:
+    """A finding that came up while `outrider dev` runs, where advice to use it would be odd."""
+    found = _finding(each)
+    if found.reason is not findings.Reason.COMMAND_WITHOUT_BRIDGE:
+        return str(found)
+    server = f"{found.kind} {found.namespace}/{found.name}"
+    return f"{server} is left out: commands are started with `outrider dev`; stop it and start it again to run this one."
 
 
 def _problem(each: dict[str, Any]) -> manifests.Problem:

@@ -25,7 +25,7 @@ from aiohttp import web
 
 from outrider import compile as compiler
 from outrider import findings, manifests, resources, snapshot
-from outrider_operator import publishing, reviewer, settings, sources, streaming
+from outrider_operator import counters, publishing, reviewer, settings, sources, streaming
 
 log = logging.getLogger("outrider.operator")
 
@@ -128,6 +128,7 @@ def _announce(flags: settings.Flags, port: int) -> None:
 
 async def _follow(flags: settings.Flags, publisher: publishing.Publisher, first: asyncio.Event) -> None:
     """Publishes every sound reading; a broken one is reported and changes nothing."""
+    memory = counters.Memory(flags.state / "counters.json")
     async for reading in sources.Folder(flags.files).readings():
         publisher.report(reading.problems)
         if reading.world is None:
@@ -135,6 +136,7 @@ async def _follow(flags: settings.Flags, publisher: publishing.Publisher, first:
         else:
             try:
                 await _publish(flags, publisher, reading.world)
+                _notice(publisher, memory, reading.world)
             except Exception:  # a bug that one set of files shows must not end the proxies' streams
                 publisher.report(
                     (manifests.Problem("", 0, "", "a bug of ours kept these files from being used"),)
@@ -164,6 +166,25 @@ async def _publish(flags: settings.Flags, publisher: publishing.Publisher, world
     assert offer is not None
     fields = {"version": offer.version, "position": dict(offer.position), "findings": len(found)}
     log.info("published" if fresh else "unchanged", extra={"fields": fields})
+
+
+def _notice(publisher: publishing.Publisher, memory: counters.Memory, world: resources.World) -> None:
+    """Warns of counters that are now keyed differently."""
+    found = memory.learn(world)
+    publisher.notice(found)
+    for each in found:
+        fields = {
+            "budget": each["budget"],
+            "limit": each["limit"],
+            "field": each["field"],
+            "why": each["message"],
+        }
+        log.warning("a counter is keyed differently", extra={"fields": fields})
+    try:
+        memory.save()
+    except OSError as error:
+        why = f"counters.json cannot be written: {error.strerror}"
+        log.warning("changes of counters will not be noticed after a restart", extra={"fields": {"why": why}})
 
 
 async def _durably(

@@ -13,12 +13,14 @@ import json
 import os
 import pathlib
 import secrets
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from outrider import findings, manifests, snapshot, wire
 
 _EPOCH_MAX = 2**53
 _ACKS_MAX = 64
+_NOTICES_MAX = 64
 
 
 class StateError(Exception):
@@ -116,6 +118,7 @@ class Publisher:
         self._problems: tuple[manifests.Problem, ...] = ()
         self._findings: tuple[findings.Finding, ...] = ()
         self._answers: list[dict[str, Any]] = []
+        self._notices: list[dict[str, Any]] = []
         self.sidecars: list[Sidecar] = []
         self.offer: Offer | None = None
         self.draining = False
@@ -141,6 +144,11 @@ class Publisher:
     def report(self, problems: tuple[manifests.Problem, ...]) -> None:
         """What now stands in the way of the files; () once they are sound. What is in force is left alone."""
         self._problems = problems
+
+    def notice(self, notices: Iterable[Mapping[str, str]]) -> None:
+        """What the change to the version in force does that its author may not have meant; the newest are kept."""
+        at = self._counter.files
+        self._notices = [*self._notices, *({**each, "files": at} for each in notices)][-_NOTICES_MAX:]
 
     def drain(self) -> None:
         """Sends every proxy away: this process ends."""
@@ -180,6 +188,7 @@ class Publisher:
                 for p in self._problems
             ],
             "findings": [dataclasses.asdict(finding) for finding in self._findings],
+            "notices": self._notices,
             "sidecars": [
                 {
                     "subject": one.subject,

@@ -203,13 +203,18 @@ class RefusalRecord(Struct, frozen=True, tag_field="type", tag="refusal"):
                 msgspec.structs.force_setattr(self, field, text[:TEXT_CHARACTERS_MAX] + "…")
 
 
+BEFORE_AUTHENTICATION: Final = "beforeAuthentication"
+AUTHENTICATED: Final = "authenticated"
+"""Why refusals were counted: nobody known sent so many of them, or an accepted caller did."""
+
+
 class Summary(Struct, frozen=True, tag_field="type", tag="summary"):
     """Refusals that are counted instead of written one by one: by reason, from `since` to `until` (epoch seconds)."""
 
     since: float
     until: float
     counts: dict[str, int]
-    why: str = "beforeAuthentication"
+    why: str = BEFORE_AUTHENTICATION
 
 
 Record = Opening | Intent | Outcome | RefusalRecord | Summary

@@ -88,8 +88,11 @@ class Index:
         self.open = _is_open(view)
 
     def target(self, name: str, definition: catalog.Definition | None) -> Target | None:
-        """Joins one name; None when `include` or `exclude` leave it out, or it could be nobody's tool name."""
-        if not names.is_tool_name(name) or not self._include(name) or self._exclude(name):
+        """Joins one name; None when `include` or `exclude` leave it out, or it could be nobody's tool name.
+
+        None too when arguments must be checked and its schema cannot be used: nobody could ever call it.
+        """
+        if not self._includes(name) or (definition is not None and self._flaw(definition) is not None):
             return None
         view = self.view
         allows = self._allows.of(name)
@@ -116,6 +119,19 @@ class Index:
             reservations=self._reservations(name, price),
             validate=None if schema is None else schemas.Validator(schema),
         )
+
+    def flaws(self, observed: catalog.Definitions) -> tuple[tuple[str, str], ...]:
+        """Tools that are left out because arguments must be checked and cannot be: (name, what is wrong)."""
+        found = ((each.name, self._flaw(each)) for each in observed.tools if self._includes(each.name))
+        return tuple((name, flaw) for name, flaw in found if flaw is not None)
+
+    def _includes(self, name: str) -> bool:
+        return names.is_tool_name(name) and self._include(name) and not self._exclude(name)
+
+    def _flaw(self, definition: catalog.Definition) -> str | None:
+        if not self.view.validate_arguments or definition.input_schema is None:
+            return None
+        return schemas.flaw(definition.input_schema)
 
     def _reservations(self, name: str, price: budgets.Price) -> tuple[budgets.Reservation, ...]:
         """One call, or the most it can cost, of every limit that counts this tool."""
@@ -218,16 +234,33 @@ def bound(
     )
 
 
+_UNCHECKED = (
+    "Have the server's maintainers correct the schema, or set `tools.validateArguments: false` on the MCPServer to offer its"
+    " tools with arguments unchecked."
+)
+
+
 def objections(held: BoundServer, observed: catalog.Definitions) -> tuple[findings.Finding, ...]:
-    """What the server's own list shows to be wrong: tools left out, and rules whose names no listed tool has."""
+    """What the server's own list shows to be wrong: tools left out, and rules whose names no listed tool has.
+
+    A rule in a snapshot does not know which servers it was written for. So names are held against this server's list only
+    where they were most likely meant for it: not those of the platform, nor what consumers deny.
+    """
     view = held.view
-    made = [
-        _finding(view.id, "MCPServer", "", dropped.reason, f"the tool {dropped.name!r} is left out")
-        for dropped in observed.dropped
-    ]
-    listed = [definition.name for definition in observed.tools]
+    made = []
+    for dropped in observed.dropped:
+        text = f"the tool {dropped.name!r} is left out: {dropped.detail or _CAUSES[dropped.reason]}"
+        made.append(_finding(view.id, "MCPServer", "spec.endpoint", dropped.reason, text))
+    for name, flaw in held.index.flaws(observed):
+        text = f"the tool {name!r} is left out: arguments cannot be checked against its inputSchema: {flaw}"
+        unusable = _finding(view.id, "MCPServer", "spec.tools.validateArguments", _REFUSED, text)
+        made.append(dataclasses.replace(unusable, remedy=_UNCHECKED))
+    listed = [*(each.name for each in observed.tools), *(each.name for each in observed.dropped)]
     for rule in view.rules:
-        matcher = rules.folded if rule.effect is rules.Effect.DENY else rules.exact
+        denies = rule.effect is rules.Effect.DENY
+        if rule.key is rules.Key.PLATFORM or (denies and rule.key is rules.Key.CONSUMER):
+            continue
+        matcher = rules.folded if denies else rules.exact
         for glob in rule.tools:
             if not any(map(matcher((glob,)), listed)):
                 place = names.ServerId(rule.ref.namespace, rule.ref.policy)
@@ -237,17 +270,18 @@ def objections(held: BoundServer, observed: catalog.Definitions) -> tuple[findin
     return tuple(made)
 
 
+_REFUSED = findings.Reason.DEFINITIONS_REFUSED
+_CAUSES = {
+    findings.Reason.DUPLICATE_NAME: "an earlier tool of the list has the same name",
+    findings.Reason.UNUSABLE_TOOL_NAME: "its name does not fit [A-Za-z0-9_.-]{1,128}",
+    findings.Reason.TOO_MANY_TOOLS: f"the list has more than {catalog.TOOLS_MAX:,} tools",
+    _REFUSED: "its definition cannot be used",
+}
+
+
 def _finding(
     place: names.ServerId, kind: str, path: str, reason: findings.Reason, message: str
 ) -> findings.Finding:
-    remedy = reason.doc.rpartition("; ")[2]
     return findings.Finding(
-        findings.Severity.WARNING,
-        reason,
-        kind,
-        place.namespace,
-        place.name,
-        path,
-        message,
-        remedy[:1].upper() + remedy[1:],
+        findings.Severity.WARNING, reason, kind, place.namespace, place.name, path, message, reason.remedy
     )

@@ -2,14 +2,16 @@
 """The chain that makes tampering with the audit show: frames, how to read them, and how to verify a whole journal.
 
 A frame is `length u32 | crc32 u32 | sha256(previous digest + body) | body`, big-endian. Used by the journal to write and to
-replay, and by `outrider audit verify`. Tamper-evident, never tamper-proof: who can rewrite every segment and the head can
-make a new chain, which only a copy kept elsewhere tells apart. Refuses to repair anything.
+replay, and by `outrider audit verify`. The head, which says where the chain ends, is sealed with a key that lies elsewhere.
+Tamper-evident, never tamper-proof: who has the folder and the key can make a new chain, and who has the folder can put an
+older state of all of it back; a digest noted elsewhere tells both. Refuses to repair anything.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import hmac
 import re
 import struct
 import zlib
@@ -25,6 +27,10 @@ GENESIS: Final = bytes(32)
 FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
 """No body is larger: an opening with 100,000 pools has about 12 MB."""
 
+KEY_BYTES: Final = 32
+"""What the head is sealed with."""
+
+_SEAL: Final = b"outrider journal head 1\n"
 _HEADER = struct.Struct(">II32s")
 HEADER_BYTES: Final = _HEADER.size
 
@@ -65,6 +71,16 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     offset: int
     digest: str
     closed: bool = False
+
+
+class _Sealed(Head, frozen=True, forbid_unknown_fields=True):
+    """A head as it stands in its file."""
+
+    mac: str = ""
+
+
+class Forged(ValueError):
+    """A head that was not written by who holds the key."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -139,12 +155,30 @@ class Report:
     tally: Tally
 
 
-def read_head(content: bytes) -> Head:
-    """The head in a head file's content. Raises ValueError when it is not one."""
+def seal(head: Head, key: bytes) -> bytes:
+    """The content of a head file: the head, and the hex HMAC-SHA256 over all of it."""
+    return msgspec.json.encode(_Sealed(head.segment, head.offset, head.digest, head.closed, _mac(head, key)))
+
+
+def read_head(content: bytes, key: bytes | None = None) -> Head:
+    """The head in a head file's content. Raises ValueError when it is not one, Forged when it was not sealed with `key`.
+
+    `key` None believes whatever stands there.
+    """
     try:
-        return msgspec.json.decode(content, type=Head)
+        held = msgspec.json.decode(content, type=_Sealed)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"not a head: {error}") from error
+    head = Head(held.segment, held.offset, held.digest, held.closed)
+    if key is not None and not hmac.compare_digest(
+        held.mac.encode(errors="replace"), _mac(head, key).encode()
+    ):
+        raise Forged("it was not written by a proxy that holds this key")
+    return head
+
+
+def _mac(head: Head, key: bytes) -> str:
+    return hmac.digest(key, _SEAL + msgspec.json.encode(head), "sha256").hex()
 
 
 def frame(previous: bytes, body: bytes) -> tuple[bytes, bytes]:
@@ -193,13 +227,17 @@ def opening(data: bytes) -> audit.Opening | None:
     return record if isinstance(record, audit.Opening) else None
 
 
-def verify(segments: Iterable[tuple[int, bytes]], head: Head | None, *, first: int = 1) -> Report:
+def verify(
+    segments: Iterable[tuple[int, bytes]], head: Head | None, *, first: int = 1, expect: bytes | None = None
+) -> Report:
     """Reads segments (number, content; ascending) and says whether anything was edited, deleted, moved or cut off.
 
-    `first` is the number of the oldest segment that must be there: above 1 when older ones were exported and removed. What
-    lies beyond the head and is torn is the end of a crash; everything else that does not fit is damage.
+    `first` is the number of the oldest segment that must be there: above 1 when older ones were exported and removed.
+    `expect` is a digest that was noted of this journal: some record, or what the oldest segment continues, must have it.
+    What lies beyond the head of a proxy that did not end in peace is the end of a crash and may be torn; everything else
+    that does not fit is damage.
     """
-    check = _Verifier(head, first)
+    check = _Verifier(head, first, expect)
     for number, data in segments:
         check.segment(number, data)
         if check.damage is not None:
@@ -225,8 +263,9 @@ def _is_digest(text: str) -> bool:
 class _Verifier:
     """The state of one verification: what the next record must be."""
 
-    def __init__(self, head: Head | None, first: int) -> None:
+    def __init__(self, head: Head | None, first: int, expect: bytes | None) -> None:
         self.head = head
+        self._expect = expect
         self.segments = self.records = self.torn_bytes = 0
         self.damage: Damage | None = None
         self.tally = Tally()
@@ -237,6 +276,7 @@ class _Verifier:
         self._sequence: int | None = None
         self._instance = ""
         self._head_seen = head is not None and head.segment == 0
+        self._met(GENESIS)
 
     def segment(self, number: int, data: bytes) -> None:
         if number != self._number:
@@ -245,6 +285,7 @@ class _Verifier:
         claimed = opening(data)
         if self.segments == 0 and number > 1 and claimed is not None and _is_digest(claimed.previous):
             self.previous, self.end = bytes.fromhex(claimed.previous), claimed.previous_bytes
+            self._met(self.previous)
         if not self._is_continued(number, claimed, data):
             return
         self.segments, self.torn_bytes, self._number, self.last = self.segments + 1, 0, number + 1, number
@@ -265,7 +306,7 @@ class _Verifier:
         self.end = end
 
     def finish(self) -> None:
-        """What only shows once everything has been read: an end before the head."""
+        """What only shows once everything has been read: an end before the head, or a digest that never came."""
         if self.head is None:
             if self.segments:
                 self._damaged(self._number - 1, self.end, "the head file is missing")
@@ -276,6 +317,17 @@ class _Verifier:
                 f"the journal ends at segment {self._number - 1} offset {self.end},"
                 f" and had reached segment {self.head.segment} offset {self.head.offset}",
             )
+        if self.damage is None and self._expect is not None:
+            self._damaged(
+                self.last,
+                self.end,
+                f"no record has the digest {self._expect.hex()}: what led to it is gone or changed",
+            )
+
+    def _met(self, digest: bytes) -> None:
+        """The chain passes through `digest`."""
+        if digest == self._expect:
+            self._expect = None
 
     def _promised(self, number: int) -> int:
         """Up to which offset this segment was on disk at the last sync."""
@@ -318,6 +370,14 @@ class _Verifier:
             return False
         if self.head is not None and (number, item.end) == (self.head.segment, self.head.offset):
             self._head_seen = item.digest.hex() == self.head.digest
+        elif (
+            self.head is not None
+            and self.head.closed
+            and (number, item.end) > (self.head.segment, self.head.offset)
+        ):
+            self._damaged(number, item.offset, "a record follows where the journal was closed")
+            return False
+        self._met(item.digest)
         self._instance, self._sequence, self.previous = entry.instance, entry.sequence, item.digest
         self.tally.apply(entry)
         self.records += 1

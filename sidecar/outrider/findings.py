@@ -20,15 +20,17 @@ class Severity(enum.StrEnum):
 
 
 class Reason(enum.StrEnum):
-    """Each member is (value, what it means and what to do about it)."""
+    """Each member is (value, what it means and what to do about it, the remedy alone where a list shows the cause)."""
 
     doc: str
+    remedy: str
 
-    def __new__(cls, value: str, doc: str) -> Self:
-        """Keeps the sentence beside the constant, where the reference pages are generated from."""
+    def __new__(cls, value: str, doc: str, remedy: str = "") -> Self:
+        """Keeps the sentences beside the constant, where the reference pages are generated from."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.doc = doc
+        member.remedy = remedy
         return member
 
     TARGET_NOT_FOUND = (
@@ -42,6 +44,7 @@ class Reason(enum.StrEnum):
     UNKNOWN_TOOL = (
         "UnknownTool",
         "No tool that the servers list matches this name or pattern; correct it or remove it.",
+        "Correct the name or pattern, or remove it.",
     )
     SHADOWED = (
         "Shadowed",
@@ -70,18 +73,22 @@ class Reason(enum.StrEnum):
     DUPLICATE_NAME = (
         "DuplicateName",
         "Two tools would be called by one name; all but the first are left out. Exclude or rename one.",
+        "Have the server give each tool a name of its own.",
     )
     UNUSABLE_TOOL_NAME = (
         "UnusableToolName",
         "The server lists a tool whose name does not fit [A-Za-z0-9_.-]{1,128}; it is left out.",
+        "Have the server's maintainers rename it to fit [A-Za-z0-9_.-]{1,128}.",
     )
     TOO_MANY_TOOLS = (
         "TooManyTools",
         "The server lists more than 10,000 tools; the rest is left out. Use `tools.include` on a smaller server.",
+        "Split the server, or have it list at most 10,000 tools.",
     )
     DEFINITIONS_REFUSED = (
         "DefinitionsRefused",
         "The server lists a tool whose definition cannot be used, such as an invalid inputSchema; it is left out.",
+        "Have the server's maintainers correct the definition; until then no agent can use the tool.",
     )
 
 

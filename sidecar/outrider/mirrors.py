@@ -22,6 +22,8 @@ MIRRORS_MAX = 32
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 _SAFE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
+_DATA = frozenset({"default", "examples", "const", "enum"})
+_MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _TYPES = {"string": str, "integer": int, "boolean": bool}
 
 
@@ -39,10 +41,13 @@ class Mirror:
 
 
 def read(schema: bytes | None) -> tuple[Mirror, ...]:
-    """The mirrors of an inputSchema, in its order. Raises MirrorRefused."""
-    if schema is None or KEYWORD.encode() not in schema:
+    """The mirrors of an inputSchema, in its order. Raises MirrorRefused and nothing else."""
+    if schema is None or (KEYWORD.encode() not in schema and b"\\u" not in schema):
         return ()
-    found = tuple(_walk(msgspec.json.decode(schema), ()))
+    try:
+        found = tuple(_walk(msgspec.json.decode(schema), ()))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MirrorRefused(f"the schema cannot be read: {error}") from None
     if len({mirror.header for mirror in found}) != len(found) or len(found) > MIRRORS_MAX:
         raise MirrorRefused("two arguments want the same header, or too many want one")
     return found
@@ -55,26 +60,35 @@ def _walk(node: Any, path: tuple[str, ...]) -> Iterator[Mirror]:
         {key: value for key, value in node.items() if key != "properties"} if isinstance(node, dict) else node
     )
     if _mentions(own):
-        raise MirrorRefused("an annotation stands where no argument is")
+        raise MirrorRefused(f"{KEYWORD} stands where no argument is")
     for key, inner in (properties or {}).items() if isinstance(properties, dict) else ():
         if not isinstance(inner, dict):
             continue
         if KEYWORD in inner:
             name, kind = inner[KEYWORD], inner.get("type")
-            if not isinstance(name, str) or not _TOKEN.fullmatch(name) or kind not in _TYPES:
-                raise MirrorRefused("an annotation needs a header name and an integer, string or boolean")
+            if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+                raise MirrorRefused(f"{KEYWORD} of the argument {key[:100]!r} is no header name")
+            if not isinstance(kind, str) or kind not in _TYPES:
+                raise MirrorRefused(
+                    f"{KEYWORD} of the argument {key[:100]!r} needs `type` to be integer, string or boolean alone"
+                )
             yield Mirror((*path, key), PREFIX + name.lower().encode(), kind)
         yield from _walk({each: value for each, value in inner.items() if each != KEYWORD}, (*path, key))
 
 
 def _mentions(value: Any) -> bool:
+    """An annotation anywhere below, except in what is data to a schema and not a schema."""
     waiting = [value]
     while waiting:
         each = waiting.pop()
         if isinstance(each, dict):
             if KEYWORD in each:
                 return True
-            waiting.extend(each.values())
+            for key, inner in each.items():
+                if key in _MAPS and isinstance(inner, dict):
+                    waiting.extend(inner.values())
+                elif key not in _DATA:
+                    waiting.append(inner)
         elif isinstance(each, list):
             waiting.extend(each)
     return False

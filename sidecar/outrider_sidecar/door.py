@@ -3,7 +3,7 @@
 
 Called by main. It frames, bounds and times requests and answers (R3, R11, R12, R13) and knows nothing of MCP. It
 refuses ambiguous framing, compressed bodies and upgrades, never inflates, never cancels the pipeline, and never shows a
-client (or the log) a traceback or what the client sent.
+client (or the log) a traceback or what the client sent. Who only holds a connection cannot keep anybody else out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import cast
 import aiohttp
 from aiohttp import web
 
-from outrider_sidecar import exchange, replies
+from outrider_sidecar import exchange, listening, places, replies
 
 _LOG = logging.getLogger("outrider")
 
@@ -29,6 +29,9 @@ _LINGER_SECONDS = 2.0
 _READ_BYTES = 65_536
 _LINE_BYTES_MAX = 16_384
 _HEADERS_MAX = 100
+_ACCEPTED_AT_ONCE = 32
+"""Connections accepted between two looks at those that are there, so that a crowd at the door does not stop them."""
+_WARN_SECONDS = 60.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,12 +86,13 @@ class _Connection(web.RequestHandler):
         self.reply: replies.Answer | None = None
         self.head_since: float | None = None
         self.held_bytes = 0
+        self.trusted: bool | None = None
         self._blocked_since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.wire = cast("asyncio.Transport", transport)
         self._blocked_since = self.head_since = self.loop.time()
-        if not self.door.enter(self):
+        if not self.door.enter(self, self.head_since):
             self.wire.write(replies.whole(503, "too many connections"))
             self._force_close = True
             self.wire.close()
@@ -119,6 +123,21 @@ class _Connection(web.RequestHandler):
     @property
     def draining(self) -> bool:
         return self.door.draining
+
+    @property
+    def busy(self) -> bool:
+        """For `places`. Who was refused is not busy with sending more, nor with leaving the answers unread."""
+        if self.reply is not None or self.trusted is False:
+            return self.reply is not None
+        unread = self.trusted and self.wire is not None and self.wire.get_write_buffer_size() > 0
+        return bool(self._messages) or bool(unread)
+
+    def evict(self) -> None:
+        """Makes room. Says goodbye in order, unless the client does not even read what it was told."""
+        if self.wire is not None and self.wire.get_write_buffer_size():
+            self.wire.abort()
+        else:
+            self.force_close()
 
     def send(self, data: bytes) -> None:
         """Writes to the client unless it has gone."""
@@ -171,7 +190,8 @@ class Door:
         self._pipeline = pipeline
         self._loop = asyncio.get_running_loop()
         self._server = web.Server(self._handle)
-        self._connections: set[_Connection] = set()
+        self._connections: places.Places[_Connection] = places.Places(limits.connections)
+        self._warned = -_WARN_SECONDS
         self._active = 0
         self._held_bytes = 0
         self._changed = asyncio.Event()
@@ -181,10 +201,14 @@ class Door:
 
     async def listen(self, host: str, port: int) -> None:
         """Raises OSError when the address cannot be bound."""
+        listening.raise_descriptors(self.limits.connections + listening.SPARE_DESCRIPTORS)
+        ours = listening.bound(host, port)
         self._listener = await self._loop.create_server(
-            lambda: _Connection(self, self._server, self._loop), host, port, backlog=1024
+            lambda: _Connection(self, self._server, self._loop), sock=ours, backlog=_ACCEPTED_AT_ONCE
         )
-        self.port = self._listener.sockets[0].getsockname()[1]
+        # asyncio has one number for how many wait and how many come in at once.
+        ours.listen(listening.BACKLOG)
+        self.port = ours.getsockname()[1]
 
     async def close(self, drain_seconds: float) -> None:
         """Stops accepting, lets answers under way end for at most `drain_seconds`, then cuts what is left."""
@@ -211,15 +235,19 @@ class Door:
             self._changed.clear()
             await self._changed.wait()
 
-    def enter(self, connection: _Connection) -> bool:
-        """False when there are too many connections."""
-        if len(self._connections) >= self.limits.connections:
-            return False
-        self._connections.add(connection)
-        return True
+    def enter(self, connection: _Connection, now: float) -> bool:
+        """False when there are too many connections and all of them have a request under way."""
+        has_place, leaving = self._connections.enter(connection)
+        if leaving is not None:
+            leaving.evict()
+        if (leaving is not None or not has_place) and now - self._warned >= _WARN_SECONDS:
+            self._warned = now
+            most = self.limits.connections
+            _LOG.warning("more than %d connections at once: the oldest that ask nothing are closed", most)
+        return has_place
 
     def leave(self, connection: _Connection) -> None:
-        self._connections.discard(connection)
+        self._connections.leave(connection)
         self._changed.set()
 
     def _sweep(self) -> None:
@@ -253,6 +281,7 @@ class Door:
                 await reply.over()  # so that `on_gone` is told
         finally:
             connection.reply = None
+            self._connections.idle(connection)
             self._active -= 1
             self._held_bytes -= connection.held_bytes
             connection.held_bytes = 0
@@ -270,7 +299,10 @@ class Door:
             replies.say(reply, *refused)
             return
         target = request.raw_path.encode("utf-8", "surrogateescape")
-        if self._pipeline.admit(request.method, target, headers, reply):
+        admitted = self._pipeline.admit(request.method, target, headers, reply)
+        connection.trusted = connection.trusted or admitted
+        if admitted:
+            self._connections.admitted(connection)
             if refused is not None:
                 replies.say(reply, *refused)
                 return

@@ -12,6 +12,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import logging
 import os
 import pathlib
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from typing import Self
 
 from outrider import audit, budgets, chain
 from outrider_sidecar import doorman, segments, syncs
+
+_LOG = logging.getLogger("outrider")
 
 JournalUnavailable = segments.JournalUnavailable
 JournalDamaged = segments.JournalDamaged
@@ -78,15 +81,15 @@ class Journal:
         self.replay = Replay((), None, 0, 0, loss_possible=False)
         self._folder, self._options, self._tally = folder, options, report.tally
         self._digest, self._sequence = report.digest, 0
-        self._segment = segments.Segment(report.last, -1)
-        self._segment.size = report.end
+        self._segment = segments.Segment(report.last, -1, report.end)
         self._sealed_bytes, self._sealed_read_at = 0, 0.0
         self._broken: JournalUnavailable | None = None
         self._owed: collections.deque[audit.Record] = collections.deque()
         self._uncounted: dict[str, int] = {}
         self._uncounted_since = 0.0
-        self._doorman = doorman.Doorman()
-        self._retired: list[int] = []
+        self._damaged: JournalDamaged | None = None
+        self._strangers, self._callers = doorman.strangers(), doorman.callers()
+        self._retired: list[segments.Segment] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._is_open = True
@@ -107,8 +110,7 @@ class Journal:
     ) -> Self:
         """Locks the folder, replays its end, closes what was under way and begins a segment. Blocks.
 
-        `key` None keeps one beside the segments. Raises JournalUnavailable when the folder cannot be used, JournalDamaged
-        when it does not verify.
+        `key` None keeps one beside the segments. Raises JournalUnavailable: it cannot be used; JournalDamaged: nor verified.
         """
         held = segments.Folder.open(folder, reserve_bytes=reserve_bytes)
         options = Options(
@@ -143,6 +145,8 @@ class Journal:
     def intent(self, record: audit.Intent) -> None:
         """Writes that a call is about to leave; it may when this returns. Raises JournalUnavailable: it may not."""
         try:
+            if self._damaged is not None:
+                raise self._damaged
             self._accept()
             self._accept_call()
             self._write(record)
@@ -175,11 +179,11 @@ class Journal:
 
     def refusal_before_auth(self, record: audit.RefusalRecord, now: float) -> None:
         """Writes the first ten a minute, then one counted summary (audit.md): nobody known can fill the disk."""
-        self._end_minute(now)
-        if self._doorman.admits(record.reason, now):
-            self.refusal(record)
-        elif self._loop is not None and "minute" not in self._timers:
-            self._after(doorman.MINUTE_SECONDS, "minute", lambda: self._end_minute(self._options.clock()))
+        self._measured(self._strangers, record, now)
+
+    def refusal_of_caller(self, record: audit.RefusalRecord, now: float) -> None:
+        """The same with room for 600 a minute, whatever strangers do: what an accepted caller sent that is no call."""
+        self._measured(self._callers, record, now)
 
     def when_synced(self, then: syncs.Then) -> None:
         """Calls back once all written so far survives the loss of power, or with why that is not known."""
@@ -202,11 +206,9 @@ class Journal:
             return
         for timer in self._timers.values():
             timer.cancel()
-        if (summary := self._doorman.due(self._options.clock(), closing=True)) is not None:
-            self.refusal(summary)
-        with contextlib.suppress(
-            JournalUnavailable
-        ):  # `problem` says so already, and nobody is left to be told
+        for bucket in (self._strangers, self._callers):
+            self._sum_up(bucket, self._options.clock(), closing=True)
+        with contextlib.suppress(JournalUnavailable):  # `problem` says so, and nobody is left to hear it
             self._pay()
         self._is_open = False
         self._syncs.stop()
@@ -279,9 +281,8 @@ class Journal:
         self._syncs.written()
 
     def _put(self, segment: segments.Segment, record: audit.Record) -> None:
-        entry = audit.Entry(
-            instance=self.instance, sequence=self._sequence + 1, time=self._options.clock(), record=record
-        )
+        number, now = self._sequence + 1, self._options.clock()
+        entry = audit.Entry(instance=self.instance, sequence=number, time=now, record=record)
         data, digest = chain.frame(self._digest, audit.encode(entry))
         try:
             segment.append(data)
@@ -314,7 +315,7 @@ class Journal:
             raise
         fresh.opening_bytes = fresh.size
         if old.fd >= 0:
-            self._retired.append(old.fd)
+            self._retired.append(old)
         self._segment, self._broken = fresh, None
         self._read_sealed()
         self.records += 1
@@ -343,8 +344,10 @@ class Journal:
             self._write(self._owed[0])
             self._owed.popleft()
         if self._uncounted:
-            now = self._options.clock()
-            self._write(audit.Summary(since=now, until=now, counts=self._uncounted, why="journalUnavailable"))
+            since, until = self._uncounted_since, self._options.clock()
+            self._write(
+                audit.Summary(since=since, until=until, counts=self._uncounted, why="journalUnavailable")
+            )
             self._uncounted = {}
 
     def _retry(self) -> None:
@@ -354,7 +357,7 @@ class Journal:
             self.problem = str(error)
             self._after(RETRY_SECONDS, "retry", self._retry)
         else:
-            self.problem = None
+            self.problem = None if self._damaged is None else str(self._damaged)
 
     def _after(self, seconds: float, name: str, do: Callable[[], None]) -> None:
         if self._loop is None or name in self._timers or not self._is_open:
@@ -366,18 +369,29 @@ class Journal:
 
         self._timers[name] = self._loop.call_later(seconds, run)
 
-    def _end_minute(self, now: float) -> None:
-        if (summary := self._doorman.due(now)) is not None:
+    def _measured(self, bucket: doorman.Doorman, record: audit.RefusalRecord, now: float) -> None:
+        self._sum_up(bucket, now)
+        if bucket.admits(record.reason, now):
+            self.refusal(record)
+        self._sum_up(bucket, now)
+
+    def _sum_up(self, bucket: doorman.Doorman, now: float, *, closing: bool = False) -> None:
+        if (summary := bucket.due(now, closing=closing)) is not None:
             self.refusal(summary)
+        elif bucket.owes:
+            then = self._options.clock
+            self._after(doorman.MINUTE_SECONDS, bucket.why, lambda: self._sum_up(bucket, then()))
 
     def _flush_work(self) -> segments.Flush:
         retired, self._retired = tuple(self._retired), []
-        head = chain.Head(
-            self._segment.number, self._segment.size, self._digest.hex(), closed=not self._is_open
-        )
-        return segments.Flush(retired, self._segment.fd, head)
+        current, is_closed = self._segment, not self._is_open
+        head = chain.Head(current.number, current.size, self._digest.hex(), closed=is_closed)
+        return segments.Flush(retired, current, head)
 
     def _sync_failed(self, error: JournalUnavailable) -> None:
         """What a failed sync leaves on disk is unknown: the rest goes to a new segment."""
         self._failed(error)
         self._broken = error
+        if isinstance(error, JournalDamaged):
+            self._damaged = error
+            _LOG.critical("no call is let through from now on, somebody changed the journal: %s", error)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import pathlib
+import traceback
 from collections.abc import Awaitable, Callable, Iterable
 
 from outrider import catalog, decision, names
@@ -138,9 +140,28 @@ class Lists:
                 )
             entry.failed = failure
             entry.due = self._clock() + RETRY_SECONDS
+        except Exception as bug:  # noqa: BLE001 -- a bug must not make every caller ask the server again
+            self._broken(server, entry, bug)
         else:
-            entry.failed = None
             entry.due = self._clock() + min(listing.ttl_seconds or TTL_SECONDS, TTL_SECONDS_MAX)
-            self._observed(server, listing.definitions)
+            try:
+                self._observed(server, listing.definitions)
+            except Exception as bug:  # noqa: BLE001 -- as above: whoever waits is told, and it is not tried at once again
+                self._broken(server, entry, bug)
+            else:
+                entry.failed = None
         finally:
             entry.running = None
+
+    def _broken(self, server: names.ServerId, entry: _Entry, bug: Exception) -> None:
+        """A bug of ours, logged once by type and place: its text may quote what a server sent."""
+        frame = traceback.extract_tb(bug.__traceback__)[-1]
+        text = f"{type(bug).__name__} in {frame.name}, line {frame.lineno} of {pathlib.PurePath(frame.filename).name}"
+        failure = ListingFailed(decision.Reason.INTERNAL, text)
+        if str(entry.failed) != str(failure):
+            log.error(
+                "a bug: a server's list was not taken in",
+                extra=telemetry.fields(server=str(server), why=text),
+            )
+        entry.failed = failure
+        entry.due = self._clock() + RETRY_SECONDS

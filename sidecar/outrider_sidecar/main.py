@@ -49,6 +49,7 @@ log = logging.getLogger("outrider")
 
 DRAIN_SECONDS = 5.0
 FINDINGS_LOGGED_MAX = 20
+FINDINGS_REMEMBERED_MAX = 10_000
 _KEY_BYTES = 32
 
 
@@ -58,6 +59,7 @@ class Proxy:
     def __init__(self, chosen: settings.Settings) -> None:
         self._chosen = chosen
         self._tasks: set[asyncio.Task[None]] = set()
+        self._said: set[str] = set()
         self._stopping = asyncio.Event()
         chosen.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         loop = asyncio.get_running_loop()
@@ -194,12 +196,24 @@ class Proxy:
         self._telemetry.dropped(str(server), len(found.dropped))
         held = self._current.bound.servers.get(server) if self._current.bound is not None else None
         for finding in bind.objections(held, found)[:FINDINGS_LOGGED_MAX] if held is not None else ():
-            log.warning("finding", extra=telemetry.fields(reason=finding.reason.value, finding=str(finding)))
+            if self._is_news(str(finding)):
+                log.warning(
+                    "finding", extra=telemetry.fields(reason=finding.reason.value, finding=str(finding))
+                )
         kept = {
             str(key): [msgspec.Raw(tool.raw) for tool in each.tools]
             for key, each in self._current.definitions.items()
         }
         _write(self._chosen.state / "definitions.json", msgspec.json.encode(kept))
+
+    def _is_news(self, text: str) -> bool:
+        """Lists come again every minute, and so do their findings: each is said once."""
+        if text in self._said:
+            return False
+        if len(self._said) >= FINDINGS_REMEMBERED_MAX:
+            self._said.clear()
+        self._said.add(text)
+        return True
 
     def _pools(self) -> list[telemetry.Pool]:
         return [

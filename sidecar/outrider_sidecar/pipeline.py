@@ -73,7 +73,7 @@ class Pipeline:
         self._gate = gate
         self._current = current
         self._limits = limits
-        self._desk = refusals.Desk(parts, gate.ids)
+        self._desk = refusals.Desk(parts, gate.ids, current)
         self._under_way: dict[tuple[str, jsonrpc.Id], attempt.Attempt] = {}
         self._anonymous: set[attempt.Attempt] = set()
 
@@ -107,7 +107,7 @@ class Pipeline:
         try:
             visit = self._read(request, reply, path, server)
         except jsonrpc.Malformed as error:
-            self._desk.at_door(error.reason, detail=str(error))
+            self._desk.of_caller(error.reason, place=path, detail=str(error))
             answers.malformed(error).give(reply)
             return None
         if visit is None:
@@ -147,7 +147,7 @@ class Pipeline:
             if sealed is not None and known:
                 state = self._gate.sealer.read(sealed, principal=self._principal, endpoint=endpoint)
                 if state is None:
-                    self._desk.at_door(_R.SESSION_UNKNOWN)
+                    self._desk.of_caller(_R.SESSION_UNKNOWN, place=endpoint)
                     answers.unknown_session(message.id).give(reply)
                     return None
                 key = state.nonce.hex()
@@ -177,7 +177,7 @@ class Pipeline:
             return answers.method_not_allowed(b"POST")
         state = self._gate.sealer.read(sealed, principal=self._principal, endpoint=endpoint)
         if state is None:
-            self._desk.at_door(_R.SESSION_UNKNOWN)
+            self._desk.of_caller(_R.SESSION_UNKNOWN, place=endpoint)
             return answers.unknown_session(None)
         self._gate.sealer.end(state)
         for key, each in tuple(self._under_way.items()):
@@ -227,7 +227,7 @@ class Pipeline:
         elif method == conventions.DISCOVER and is_modern:
             self._answer(visit, local.discovered(view))
         else:
-            self._desk.at_door(_R.METHOD_UNKNOWN, detail="")
+            self._desk.of_caller(_R.METHOD_UNKNOWN, place=visit.endpoint, detail=method)
             answers.unknown_method(visit.subject.id, modern=is_modern).give(visit.reply)
         return None
 
@@ -347,7 +347,7 @@ class Pipeline:
 
     def _attempt(self, visit: refusals.Visit, permit: decision.Permit) -> Coroutine[Any, Any, None] | None:
         if visit.subject.modern and (complaint := self._unmirrored(visit, permit)) is not None:
-            self._desk.at_door(_R.HEADER_MISMATCH, detail=complaint)
+            self._desk.of_caller(_R.HEADER_MISMATCH, place=visit.endpoint, detail=complaint)
             error = jsonrpc.error(visit.subject.id, conventions.HEADER_MISMATCH, complaint)
             answers.json(error, status=400).give(visit.reply)
             return None

@@ -14,7 +14,8 @@ import enum
 import socket
 import ssl
 import urllib.parse
-from collections.abc import Callable, Set as AbstractSet
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 import aiohttp
 import yarl

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 
 from outrider import audit, bind, call, decision, names
 from outrider_sidecar import answers, asked, attempt, conventions, exchange, ids, journal, records, telemetry
+from outrider_sidecar import current as in_force
 
 log = logging.getLogger("outrider")
 
@@ -33,21 +35,38 @@ class Visit:
 class Desk:
     """Refuses. A refusal that cannot be recorded is still a refusal; the log and a metric say that it is missing."""
 
-    def __init__(self, parts: attempt.Parts, identifiers: ids.Ids) -> None:
+    def __init__(self, parts: attempt.Parts, identifiers: ids.Ids, current: in_force.Current) -> None:
         self._parts = parts
         self._ids = identifiers
+        self._current = current
 
-    def at_door(self, reason: decision.Reason, *, detail: str = "") -> None:
-        """Before there is a call: the journal keeps ten a minute in full and counts the rest."""
+    def at_door(self, reason: decision.Reason) -> None:
+        """Before anybody is known: the journal keeps ten a minute in full and counts the rest."""
         event = self._ids.next()
+        record = audit.RefusalRecord(event=event, request_id=event, reason=reason.value, method="")
+        self._note(record, self._parts.journal.refusal_before_auth)
+
+    def of_caller(self, reason: decision.Reason, *, place: str, detail: str = "") -> None:
+        """What an accepted caller sent is no request we take: recorded with who it was, in a measure of its own."""
+        bound, event = self._current.bound, self._ids.next()
         record = audit.RefusalRecord(
-            event=event, request_id=event, reason=reason.value, method="", detail=detail
+            event=event,
+            request_id=event,
+            reason=reason.value,
+            principal=None if bound is None else audit.principal(bound.snapshot.workload),
+            server=place.removesuffix("/mcp").strip("/"),
+            snapshot="" if bound is None else bound.digest,
+            method="",
+            detail=detail,
         )
+        self._note(record, self._parts.journal.refusal_of_caller)
+
+    def _note(self, record: audit.RefusalRecord, write: Callable[[audit.RefusalRecord, float], None]) -> None:
         try:
-            self._parts.journal.refusal_before_auth(record, self._parts.wall())
+            write(record, self._parts.wall())
         except journal.JournalUnavailable as failure:
-            _unrecorded(failure, event)
-        self._parts.telemetry.operated("", "", reason.value, 0.0)
+            _unrecorded(failure, record.request_id)
+        self._parts.telemetry.operated("", "", record.reason, 0.0)
 
     def call(self, visit: Visit, refused: decision.Refusal, bound: bind.Bound | None) -> None:
         """A refused `tools/call`."""
@@ -84,7 +103,7 @@ class Desk:
         if visit.subject.message.method == conventions.CALL_TOOL:
             self.call(visit, decision.Refusal(call.Call(visit.server or _NOWHERE, ""), objection), None)
             return
-        self.at_door(objection.reason)
+        self.of_caller(objection.reason, place=visit.endpoint)
         answers.refused_method(visit.subject.id, objection, request_id=visit.about.request_id).give(
             visit.reply
         )

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The journal's folder on disk: one proxy's lock, numbered segments, the head, and space kept free for completions.
 
-Called by journal and its syncs. Knows the chain and no record: frames arrive as bytes. Every failure is JournalUnavailable
-with what the system said; nothing half-written is left behind, or it is declared so that the chain can account for it.
+Called by journal and its syncs. Knows the chain and no record: frames arrive as bytes. The head is sealed with a key beside
+the folder, not in it, so that writing the folder is not enough to move its end. Every failure is JournalUnavailable with what
+the system said; nothing half-written is left behind, or it is declared so that the chain can account for it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from outrider import chain
 HEAD = "head.json"
 LOCK = "lock"
 KEY = "digest.key"
+HEAD_KEY = "journal-key"
+"""Beside the folder: what the head is sealed with."""
 RESERVE = "reserve"
 KEY_BYTES = 32
 _SUFFIX = ".seg"
@@ -52,10 +55,10 @@ def unavailable(doing: str, error: OSError) -> JournalUnavailable:
 class Segment:
     """One append-only file. `size` is where its last complete frame ends, `excess` what could not be cut off after it."""
 
-    def __init__(self, number: int, fd: int) -> None:
+    def __init__(self, number: int, fd: int, size: int = 0) -> None:
         self.number = number
         self.fd = fd
-        self.size = 0
+        self.size = size
         self.opening_bytes = 0
         self.excess = 0
 
@@ -83,8 +86,8 @@ class Segment:
 class Flush:
     """What one sync makes durable: retired segments (closed after), the current one, and the head that then holds."""
 
-    retired: tuple[int, ...]
-    current: int
+    retired: tuple[Segment, ...]
+    current: Segment
     head: chain.Head
 
 
@@ -96,6 +99,8 @@ class Folder:
         self.reserve_bytes = reserve_bytes
         self.has_reserve = False
         self._lock = lock
+        self._head_key = b""
+        self._is_damaged = False
 
     @classmethod
     def open(cls, path: pathlib.Path, *, reserve_bytes: int) -> Folder:
@@ -120,6 +125,11 @@ class Folder:
                 os.close(lock)
             raise unavailable(f"open the journal {path}", error) from error
         folder = cls(path, lock, reserve_bytes)
+        try:
+            folder._head_key = folder._held_head_key()
+        except JournalUnavailable:
+            folder.close()
+            raise
         with contextlib.suppress(
             JournalUnavailable
         ):  # each intent asks for it again, and says why it cannot be
@@ -146,11 +156,15 @@ class Folder:
         return total
 
     def head(self) -> chain.Head | None:
-        """The head as last written, None when there is none. Raises JournalDamaged when it cannot be read as one."""
+        """The head as last written, None when there is none. Raises JournalDamaged when it is not ours."""
         try:
-            return chain.read_head((self.path / HEAD).read_bytes())
+            return chain.read_head((self.path / HEAD).read_bytes(), self._head_key)
         except FileNotFoundError:
             return None
+        except chain.Forged as error:
+            raise JournalDamaged(
+                _damaged(self, f"its head file and {self._head_key_file} do not belong together")
+            ) from error
         except ValueError as error:
             raise JournalDamaged(
                 f"the journal's head file {self.path / HEAD} is not readable: {error}"
@@ -180,26 +194,51 @@ class Folder:
             raise unavailable("cut the torn end of the journal", error) from error
 
     def flush(self, work: Flush) -> None:
-        """Makes everything written durable, then says so in the head. Blocks: for the sync thread. Raises OSError."""
+        """Makes everything written durable, then says so in the head. Blocks: for the sync thread.
+
+        Raises OSError; and JournalDamaged, once, when a segment is no longer what was written. From then on the head stays
+        where the journal should have ended, so that no start takes the folder for whole.
+        """
         failed: OSError | None = None
-        for fd in work.retired:
+        missing = ""
+        for segment in work.retired:
             try:
-                os.fdatasync(fd)
+                os.fdatasync(segment.fd)
+                missing = missing or self._missing(segment, segment.size)
             except OSError as error:
                 failed = error
             finally:
-                os.close(fd)
+                os.close(segment.fd)
         if failed is not None:
             raise failed
-        os.fdatasync(work.current)
+        os.fdatasync(work.current.fd)
+        if self._is_damaged:
+            return
+        missing = missing or self._missing(work.current, work.head.offset)
+        self._is_damaged = bool(missing)
         self.write_head(work.head)
+        if missing:
+            raise JournalDamaged(_damaged(self, missing))
+
+    def _missing(self, segment: Segment, size: int) -> str:
+        """What somebody did to a segment we hold open; "" when it is where it was, with all that was written."""
+        held, name = os.fstat(segment.fd), self.file(segment.number).name
+        try:
+            named = self.file(segment.number).stat()
+        except FileNotFoundError:
+            return f"{name} was {'deleted' if held.st_nlink == 0 else 'renamed'} while the proxy wrote it"
+        if not os.path.samestat(held, named):
+            return f"{name} was replaced while the proxy wrote it"
+        if held.st_size < size:
+            return f"{name} was cut from {size} to {held.st_size} bytes while the proxy wrote it"
+        return ""
 
     def write_head(self, head: chain.Head) -> None:
         """Replaces the head whole, durably, and with it makes new names in the folder durable. Raises OSError."""
         fresh = self.path / (HEAD + ".new")
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, msgspec.json.encode(head))
+            os.write(fd, chain.seal(head, self._head_key))
             os.fdatasync(fd)
         finally:
             os.close(fd)
@@ -217,14 +256,34 @@ class Folder:
             key = path.read_bytes() if path.exists() else b""
             if len(key) != KEY_BYTES:
                 key = secrets.token_bytes(KEY_BYTES)
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-                try:
-                    os.write(fd, key)
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
+                _write(path, key)
         except OSError as error:
             raise unavailable("keep the key of the journal's digests", error) from error
+        return key
+
+    @property
+    def _head_key_file(self) -> pathlib.Path:
+        return self.path.parent / HEAD_KEY
+
+    def _held_head_key(self) -> bytes:
+        """The key of the head, made for a journal that has not begun. Raises JournalUnavailable, JournalDamaged."""
+        path = self._head_key_file
+        try:
+            if not path.exists():
+                if (self.path / HEAD).exists():
+                    raise JournalDamaged(_damaged(self, f"the key of its head, {path}, is missing"))
+                fresh = path.with_name(f".{HEAD_KEY}.{os.getpid()}")
+                _write(fresh, secrets.token_bytes(chain.KEY_BYTES))
+                with contextlib.suppress(FileExistsError):  # another journal beside this one was first
+                    os.link(fresh, path)
+                fresh.unlink()
+            key = path.read_bytes()
+        except OSError as error:
+            raise unavailable(f"keep the key of the journal's head, {path}", error) from error
+        if len(key) != chain.KEY_BYTES:
+            raise JournalDamaged(
+                _damaged(self, f"the key of its head, {path}, has {len(key)} bytes, not {chain.KEY_BYTES}")
+            )
         return key
 
     def keep_reserve(self) -> None:
@@ -274,7 +333,19 @@ def recover(folder: Folder) -> tuple[chain.Head, chain.Report]:
             folder.file(number).unlink()
     if report.torn_bytes and report.last:
         folder.cut(report.last, report.end)
+    if head.closed:  # so that a closed head is always the end, also when this start comes to nothing
+        folder.write_head(msgspec.structs.replace(head, closed=False))
     return head, report
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+    """A file only we may read, on disk when this returns. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, content)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _damaged(folder: Folder, what: str) -> str:

@@ -66,8 +66,8 @@ class Syncs:
         error: segments.JournalUnavailable | None = None
         try:
             self._flush(self._take())
-        except OSError as reason:
-            error = segments.unavailable("make the journal durable", reason)
+        except (OSError, segments.JournalUnavailable) as reason:
+            error = _why(reason)
         self._done(count, waiting, error)
         if error is not None:
             raise error
@@ -99,9 +99,9 @@ class Syncs:
     def _ended(self, ended: asyncio.Future[None], count: int, waiting: list[Then]) -> None:
         self._is_running = False
         reason = ended.exception()
-        if reason is not None and not isinstance(reason, OSError):
+        if reason is not None and not isinstance(reason, OSError | segments.JournalUnavailable):
             raise reason
-        error = None if reason is None else segments.unavailable("make the journal durable", reason)
+        error = None if reason is None else _why(reason)
         self._done(count, waiting, error)
         if self._loop is not None and not self._is_running:
             if self._waiting:
@@ -116,3 +116,7 @@ class Syncs:
             self._failed(error)
         for then in waiting:
             then(error)
+
+
+def _why(reason: OSError | segments.JournalUnavailable) -> segments.JournalUnavailable:
+    return segments.unavailable("make the journal durable", reason) if isinstance(reason, OSError) else reason

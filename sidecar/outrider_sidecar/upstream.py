@@ -15,7 +15,8 @@ import io
 import logging
 import re
 import urllib.parse
-from collections.abc import Callable, Set as AbstractSet
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 import aiohttp
 from aiohttp import http_exceptions

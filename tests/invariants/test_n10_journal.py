@@ -46,6 +46,7 @@ def tampered(written, tmp_path):
     """A copy to do damage to, and the verdict on it."""
     folder = tmp_path / "journal"
     shutil.copytree(written.journal, folder)
+    shutil.copy(written.journal.parent / "journal-key", tmp_path)
 
     def verify():
         return written.outrider("audit", "verify", "--journal", str(folder), "-o", "json")
@@ -130,6 +131,16 @@ def test_a_segment_cut_after_a_whole_record_is_found_where_the_chain_misses_it(t
     segments[which].write_bytes(data[: last.offset])
     # The next segment's opening knows how the one before ended; for the last one the head does.
     assert place(verify()) == ((which + 2, 0) if which < 2 else (3, len(data)))
+
+
+def test_records_cut_off_together_with_a_head_made_by_hand_are_found(tampered):
+    folder, segments, verify = tampered
+    data = segments[2].read_bytes()
+    last = journals.frames(data)[-2]
+    segments[2].write_bytes(data[: last.end])
+    held = json.loads((folder / "head.json").read_bytes())
+    (folder / "head.json").write_text(json.dumps(held | {"offset": last.end, "digest": last.digest.hex()}))
+    assert place(verify()) == (3, last.end)
 
 
 def test_a_proxy_does_not_start_on_a_journal_that_was_edited(written):

@@ -117,6 +117,10 @@ def result(seen: Seen, value: dict[str, Any], **envelope: Any) -> dict[str, Any]
     return {"jsonrpc": "2.0", "id": seen.body["id"], "result": {**value, **extra}, **envelope}
 
 
+def failure(id_: Any, words: str) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": id_, "error": {"code": -32600, "message": words}}
+
+
 def text(words: str) -> dict[str, Any]:
     return {"content": [{"type": "text", "text": words}]}
 
@@ -236,28 +240,8 @@ async def cuts(line, seen):
 
 
 @behaviour
-async def redirects(line, seen):
-    await line.say(b"", b"location: http://127.0.0.1:1/else?token=hunter2", status=b"307 Temporary Redirect")
-
-
-@behaviour
-async def garbage(line, seen):
-    await line.json(b'{"jsonrpc":"2.0","id":')
-
-
-@behaviour
-async def page(line, seen):
-    await line.say(b"<html>welcome", b"content-type: text/html")
-
-
-@behaviour
 async def wrong_id(line, seen):
     await line.json({"jsonrpc": "2.0", "id": str(seen.body["id"]), "result": text("not yours")})
-
-
-@behaviour
-async def silent_ok(line, seen):
-    await line.say(b"")
 
 
 @behaviour
@@ -290,6 +274,20 @@ async def asks(line, seen):
 async def surrogate(line, seen):
     """A result with a key that is no text."""
     await line.json(b'{"jsonrpc":"2.0","id":%d,"result":{"\\ud800":1,"content":[]}}' % seen.body["id"])
+
+
+def _saying(name: str, body: bytes, *headers: bytes, status: bytes = b"200 OK") -> None:
+    async def said(line: Line, _seen: Seen) -> None:
+        await line.say(body, *headers, status=status)
+
+    BEHAVIOURS[name] = said
+
+
+_LEADS_AWAY = b"location: http://127.0.0.1:1/else?token=hunter2"
+_saying("redirects", b"", _LEADS_AWAY, status=b"307 Temporary Redirect")
+_saying("garbage", b'{"jsonrpc":"2.0","id":', b"content-type: application/json")
+_saying("page", b"<html>welcome", b"content-type: text/html")
+_saying("silent_ok", b"")
 
 
 async def _read(line: Line) -> Seen:
@@ -346,18 +344,15 @@ async def _legacy(line: Line, seen: Seen) -> None:
         peer.opened += 1
         peer.sessions.add(f"s{peer.opened}")
         head = (b"mcp-session-id: s%d" % peer.opened,) if keeps else ()
-        info = {
-            "protocolVersion": LEGACY,
-            "capabilities": {"tools": {}},
-            "serverInfo": {"name": "p", "version": "1"},
-        }
-        await line.json({"jsonrpc": "2.0", "id": seen.body["id"], "result": info}, *head)
+        info = {"name": "p", "version": "1"}
+        made = {"protocolVersion": LEGACY, "capabilities": {"tools": {}}, "serverInfo": info}
+        await line.json({"jsonrpc": "2.0", "id": seen.body["id"], "result": made}, *head)
     elif seen.headers.get("mcp-protocol-version") == MODERN or (keeps and not session):
-        error = {"code": -32600, "message": "Bad Request: no valid session id provided"}
-        await line.json({"jsonrpc": "2.0", "id": "server-error", "error": error}, status=b"400 Bad Request")
+        await line.json(
+            failure("server-error", "Bad Request: no valid session id provided"), status=b"400 Bad Request"
+        )
     elif keeps and session not in peer.sessions:
-        error = {"code": -32600, "message": "Session not found"}
-        await line.json({"jsonrpc": "2.0", "id": None, "error": error}, status=b"404 Not Found")
+        await line.json(failure(None, "Session not found"), status=b"404 Not Found")
     elif not seen.method:
         peer.responses.put_nowait(seen.body)
         await line.say(b"", status=b"202 Accepted")

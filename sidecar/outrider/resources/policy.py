@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from outrider import rules
-from outrider.resources import fields
+from outrider.resources import fields, forms
 from outrider.resources.fields import UNIQUE_NAMES, AnyGlob, Model, wrong
 
 
@@ -79,10 +79,7 @@ class PolicyRule(Model):
             raise wrong("tools", 'required for Allow; write `tools: ["*"]` if you mean all')
         for index, glob in enumerate(self.tools):
             if not fields.is_glob(glob):
-                raise wrong(
-                    f"tools[{index}]",
-                    "an Allow names tools with [A-Za-z0-9_.-] and `*`, at most 128 characters",
-                )
+                raise wrong(f"tools[{index}]", f"in an Allow must be {forms.FORMS[fields.GLOB_PATTERN]}")
         if self.message is not None:
             raise wrong("message", "only a Deny has a message")
         return self
