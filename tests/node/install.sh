@@ -3,4 +3,4 @@
 # The npm packages the tests run against, by the lock, with the Node.js of the environment (first in PATH).
 set -eu
 cd "$(dirname "$0")"
-exec npm ci --ignore-scripts --no-audit --no-fund --silent
+exec npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
