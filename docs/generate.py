@@ -118,15 +118,16 @@ def _block(title: str, text: str) -> str:
 
 
 def main() -> None:
-    """Writes the pages; removes what is not one of them."""
-    FOLDER.mkdir(exist_ok=True)
+    """Writes the pages into docs/reference, or the folder given; removes what is not one of them."""
+    folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    folder.mkdir(exist_ok=True)
     wanted = pages()
-    for stale in FOLDER.glob("*.md"):
+    for stale in folder.glob("*.md"):
         if stale.name not in wanted:
             stale.unlink()
     for name, text in wanted.items():
-        (FOLDER / name).write_text(text)
-    sys.stderr.write(f"wrote {len(wanted)} pages to {FOLDER}\n")
+        (folder / name).write_text(text)
+    sys.stderr.write(f"wrote {len(wanted)} pages to {folder}\n")
 
 
 if __name__ == "__main__":
