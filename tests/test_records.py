@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from outrider import audit, budgets, call, decide, decision, names, snapshot, testing
+from outrider import audit, bind, budgets, call, decide, decision, names, snapshot, testing
 from outrider_sidecar import ledger, records
 
 KEY = bytes(32)
@@ -154,3 +154,27 @@ def test_a_name_as_long_as_a_body_does_not_fill_the_journal() -> None:
     refused = decision.Refusal(subject, decision.Objection(decision.Reason.TOOL_UNKNOWN, visible=False))
     record = records.Writer(KEY).refusal(ABOUT, refused, view=None, ours=0)
     assert len(record.tool) <= audit.TEXT_CHARACTERS_MAX + 1
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        snapshot.AuditRules(redact=(snapshot.Redaction(tools=("query",), arguments=("/password",)),)),
+        snapshot.AuditRules(level=snapshot.AuditLevel.METADATA),
+    ],
+)
+def test_a_complaint_about_arguments_quotes_nothing_that_is_not_kept_of_them(
+    rules: snapshot.AuditRules,
+) -> None:
+    schema = {"type": "object", "properties": {"password": {"type": "integer"}}}
+    view = testing.a_server(testing.allow(), audit=rules)
+    bound = bind.bound(testing.a_snapshot(view), {view.id: testing.tools("query", schema=schema)})
+    asked = call.Call(testing.CRM, "query", {"password": "canary-4711"})
+    refused = decide.decide(bound, asked, budgets.UNLIMITED, now=0.0)
+    assert isinstance(refused, decision.Refusal)
+    assert "canary" in refused.objection.detail, "the agent is told what does not fit"
+    about = records.About("01J", testing.AGENT, "d", "2026-07-28", "tools/call", "")
+    for kept, quoted in ((view, False), (testing.a_server(testing.allow()), True)):
+        record = records.Writer(b"k").refusal(about, refused, view=kept, ours=1)
+        body = audit.encode(audit.Entry(instance="i", sequence=1, time=0.0, record=record))
+        assert (b"canary" in body) is quoted

@@ -107,7 +107,6 @@ class Reason(enum.StrEnum):
     VERSION_UNSUPPORTED = "VersionUnsupported", "A protocol version that is not spoken here."
     METHOD_UNKNOWN = "MethodUnknown", "A method that is not relayed is refused as unknown (R6)."
     SESSION_UNKNOWN = "SessionUnknown", "The session id is not one of this caller's (R18)."
-    REQUEST_TOO_SLOW = "RequestTooSlow", "The request was not complete within its deadline (R12)."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ credential's value: a record has room for its name only (N4).
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 from outrider import audit, budgets, decision, identity, rules, snapshot
 from outrider_sidecar import ledger
@@ -71,12 +72,21 @@ class Writer:
             visible=objection.visible,
             rule=None if objection.rule is None else audit.ruling(objection.rule),
             pool="" if objection.pool is None else objection.pool.id,
-            detail=objection.detail,
+            detail=self._detail(objection, view, refused.call.name),
             would=refused.would,
             arguments=arguments,
             ours_micros=ours,
             trace_id=about.trace_id,
         )
+
+    @staticmethod
+    def _detail(objection: decision.Objection, view: snapshot.ServerView | None, tool: str) -> str:
+        """A complaint about arguments quotes them, so it is kept only where the arguments themselves would be."""
+        if objection.reason is not decision.Reason.ARGUMENTS_INVALID or view is None:
+            return objection.detail
+        if view.audit.level is snapshot.AuditLevel.METADATA or _pointers(view, tool, result=False):
+            return "withheld, as the arguments are"
+        return objection.detail
 
     def result(self, permit: decision.Permit, raw: bytes) -> audit.Body:
         """A result as the server's audit level lets it be kept."""
@@ -98,11 +108,15 @@ class Writer:
         return held
 
 
+_matching = functools.lru_cache(maxsize=1024)(rules.folded)
+"""Made once per redaction, not once per call."""
+
+
 def _pointers(view: snapshot.ServerView, tool: str, *, result: bool) -> tuple[str, ...]:
     """Every redaction whose globs match: case-folded, because a look-alike must not escape it."""
     return tuple(
         pointer
         for redaction in view.audit.redact
-        if rules.folded(redaction.tools)(tool)
+        if _matching(redaction.tools)(tool)
         for pointer in (redaction.result if result else redaction.arguments)
     )
