@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from outrider import bind, budgets, call, catalog, identity, names, testing
+from outrider import bind, budgets, call, catalog, identity, names, rules, testing
 
 ELSEWHERE = names.ServerId("tools", "time")
 
@@ -133,3 +133,22 @@ def test_a_tool_that_is_excluded_is_not_reported_for_its_schema() -> None:
     view = testing.a_server(testing.allow(), exclude=("query",))
     held = bind.bound(testing.a_snapshot(view), {view.id: observed}).servers[view.id]
     assert bind.objections(held, observed) == ()
+
+
+def test_a_server_is_in_sight_when_some_call_of_it_would_not_look_unknown() -> None:
+    def in_sight(*chosen: rules.Rule, **more: object) -> tuple[bool, bool]:
+        view = testing.a_server(*chosen, **more)
+        unobserved = bind.bound(testing.a_snapshot(view), {}).servers[view.id]
+        return unobserved.in_sight, testing.bound_to(view, "query", "drop").servers[view.id].in_sight
+
+    assert in_sight() == (False, False)
+    assert in_sight(testing.allow("drop")) == (True, True)
+    assert in_sight(testing.allow("other")) == (True, False)
+    assert in_sight(testing.allow(), testing.deny()) == (True, False)
+    assert in_sight(testing.allow(), testing.deny(message="no")) == (True, True)
+    assert in_sight(testing.allow(enforced=False)) == (False, False)
+    assert in_sight(testing.allow(), consumer_key_needed=True) == (False, False)
+    assert in_sight(testing.allow(), testing.allow(key="Consumer", name="c"), consumer_key_needed=True) == (
+        True,
+        True,
+    )

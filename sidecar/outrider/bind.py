@@ -35,6 +35,12 @@ class Target:
     reservations: tuple[budgets.Reservation, ...]
     validate: schemas.Validator | None
 
+    @property
+    def in_sight(self) -> bool:
+        """Both keys are turned and no silent Deny matches: a call of it does not look unknown (decide: `reachable`)."""
+        keys = bool(self.provider) and (self.consumer is None or bool(self.consumer))
+        return keys and (not self.denies or any(rule.message for rule in self.denies))
+
 
 Targets = Mapping[tuple[call.Kind, str], Target]
 
@@ -165,11 +171,16 @@ def bind_server(index: Index, observed: catalog.Definitions) -> Targets:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BoundServer:
-    """A server with its targets; `targets` None until its definitions have been observed."""
+    """A server with its targets; `targets` None until its definitions have been observed.
+
+    `in_sight`: whether the server exists at all for this caller, because some call of it would not look unknown. Until
+    its tools have been observed it does when both keys could turn for some of them. Found out once, not once per call.
+    """
 
     index: Index
     targets: Targets | None
     exposed: Mapping[str, Target]
+    in_sight: bool
 
     @property
     def view(self) -> snapshot.ServerView:
@@ -211,9 +222,10 @@ class Bound:
 
 def _join(index: Index, observed: catalog.Definitions | None) -> BoundServer:
     if observed is None:
-        return BoundServer(index, None, {})
+        return BoundServer(index, None, {}, index.open)
     targets = bind_server(index, observed)
-    return BoundServer(index, targets, {target.exposed: target for target in targets.values()})
+    in_sight = any(target.in_sight for target in targets.values())
+    return BoundServer(index, targets, {target.exposed: target for target in targets.values()}, in_sight)
 
 
 def bound(

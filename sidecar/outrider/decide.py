@@ -64,6 +64,8 @@ def reachable(case: Case) -> Finding:
     """Both keys are turned (the provider's; the consumer's too across namespaces) and no silent Deny matches."""
     target = case.target
     assert target is not None
+    if target.in_sight:
+        return None
     if not target.provider:
         return _hidden(
             Reason.NOT_ALLOWED, detail=f"no Allow of {target.server.id.namespace} (provider) or the platform"
@@ -72,9 +74,7 @@ def reachable(case: Case) -> Finding:
         return _hidden(
             Reason.NOT_ALLOWED, detail="no Allow of the workload's namespace (consumer) or the platform"
         )
-    if target.denies and not any(rule.message for rule in target.denies):
-        return _hidden(Reason.DENIED_HIDDEN, target.denies[0].ref)
-    return None
+    return _hidden(Reason.DENIED_HIDDEN, target.denies[0].ref)
 
 
 def enabled(case: Case) -> Finding:
@@ -271,21 +271,6 @@ def asked(held: bind.BoundServer) -> bool:
     workload could call nothing of, because a key is missing. Nobody may make a proxy dial by writing only his own key.
     """
     return held.index.open and held.view.lifecycle is not snapshot.Lifecycle.DISABLED
-
-
-def shown(held: bind.BoundServer) -> bool:
-    """Whether the server exists at all for this caller: some call of it would not look unknown.
-
-    Until its tools have been observed it does when both keys could turn for some of them.
-    """
-    if held.targets is None:
-        return held.index.open
-    return any(_in_sight(target) for target in held.targets.values())
-
-
-def _in_sight(target: bind.Target) -> bool:
-    case = Case(call.Call(target.server.id, target.name), None, target, budgets.UNLIMITED, 0.0)
-    return reachable(case) is None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -254,7 +254,7 @@ class Pipeline:
     def _visible(self, bound: bind.Bound, server: names.ServerId) -> bool:
         """A server whose every tool is hidden is not there at all."""
         held = bound.servers.get(server)
-        return held is not None and decide.shown(held)
+        return held is not None and held.in_sight
 
     def _list(self, visit: refusals.Visit, bound: bind.Bound) -> Coroutine[Any, Any, None] | None:
         chosen = list(bound.servers) if visit.server is None else [visit.server]
