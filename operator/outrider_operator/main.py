@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`outrider-operator`: wires a source of resources to the streams of proxies.
+"""`outrider-operator`: wires a source of resources to the streams of proxies. In a cluster that is `controller`'s work.
 
 Called from the command line and by `outrider dev`. Logs one JSON object per line on stderr. Refuses to start when it could
 not keep what must survive a restart; once started, nothing in the files can stop it.
@@ -56,8 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = settings.parse(arguments)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=flags.log_level.upper(), handlers=[handler], force=True)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    if isinstance(flags, settings.Controller):
+        from outrider_operator import controller  # kopf and kubernetes are for clusters only
+
+        return controller.main(flags)
     try:
         lock = _state(flags.state)
         reviewer.ensure(flags.token_file)
