@@ -12,7 +12,7 @@ from outrider_operator import telemetry
 
 def samples(page: bytes) -> dict[str, float]:
     return {
-        sample.name + "".join(f"{{{value}}}" for value in sample.labels.values()): sample.value
+        sample.name + "".join(f"{{{value}}}" for _, value in sorted(sample.labels.items())): sample.value
         for family in parser.text_string_to_metric_families(page.decode())
         for sample in family.samples
     }
@@ -33,7 +33,7 @@ def test_what_happened_is_counted() -> None:
     assert found["outrider_push_duration_seconds_sum"] == 0.02
     assert found["outrider_ack_lag_seconds_count"] == 2
     assert found["outrider_config_refusals_total"] == 1
-    assert found["outrider_webhook_requests_total{inject}{refused}"] == 1
+    assert found["outrider_webhook_requests_total{refused}{inject}"] == 1
     assert found["outrider_webhook_duration_seconds_count{inject}"] == 1
     assert found["outrider_status_writes_total{MCPServer}{written}"] == 1
 
