@@ -256,7 +256,7 @@ def test_zero_is_an_amount_because_it_blocks() -> None:
         ({"consumerConsent": "Maybe"}, "consumerConsent"),
         ({"currency": "usd"}, "currency"),
         ({"workload": {"namespace": "a"}}, "workload.serviceAccount"),
-        ({"teamFromNamespaceLabel": True}, "teamFromNamespaceLabel"),
+        ({"teamFromLabel": True}, "teamFromLabel"),
     ],
 )
 def test_settings_that_are_wrong_are_refused_at_the_field(change, path) -> None:

@@ -7,59 +7,80 @@ is called shadowed or impossible is), none is complete.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 
 from outrider import findings, names, resources, rules
-from outrider.compile import scope, shadows, spending, views
+from outrider.compile import objects, scope, shadows, spending, views
+from outrider.compile.objects import about
 from outrider.findings import Finding, Reason, Severity
 from outrider.resources import fields
 
 Definitions = Mapping[names.ServerId, tuple[str, ...]]
+
+_ALIKE_MAX = 500
+"""Servers looked through for the one a mistyped target may have meant."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ground:
+    """What is looked at: the objects, the tools that servers list, the bridges of commands, who is in each team."""
+
+    objects: objects.Objects
+    definitions: Definitions
+    bridges: Mapping[names.ServerId, str]
+    members: Mapping[str, frozenset[scope.Place]]
+
+    @property
+    def settings(self) -> resources.Settings:
+        return self.objects.world.settings
+
+
+def ground(known: objects.Objects, definitions: Definitions, bridges: Mapping[names.ServerId, str]) -> Ground:
+    """The ground of one world."""
+    return Ground(known, definitions, bridges, scope.members(known.world))
 
 
 def findings_of(
     world: resources.World, definitions: Definitions, bridges: Mapping[names.ServerId, str]
 ) -> tuple[findings.Finding, ...]:
     """Every finding, ordered by severity, reason and object."""
-    known = frozenset(placed.resource.id for placed in world.servers)
+    here = ground(objects.Objects(world), definitions, bridges)
+    found: set[Finding] = set()
+    for kind in (world.policies, world.budgets, world.servers):
+        for placed in kind:
+            found.update(of(here, placed.resource))
+    return tuple(sorted(found))
+
+
+def of(
+    here: Ground, made: resources.MCPServer | resources.MCPToolPolicy | resources.MCPBudget
+) -> tuple[findings.Finding, ...]:
+    """Every finding about one object, in order. It depends on the object, what its targets cover, and their policies."""
     found: list[Finding] = []
-    for policy in world.policies:
-        found += _targets(policy.resource, known, world.settings)
-        found += _policy(policy.resource, known, world.settings, definitions)
-    for budget in world.budgets:
-        found += _targets(budget.resource, known, world.settings)
-        found += _budget(budget.resource, known, world.settings, definitions)
-    for server in world.servers:
-        found += _server(server.resource, world.settings, definitions, bridges)
-    found += shadows.findings_of(world)
-    found += spending.findings_of(world)
-    found += _consent(world)
+    if isinstance(made, resources.MCPToolPolicy):
+        found += [*_targets(here, made), *_policy(here, made), *shadows.of(here.objects, made)]
+    elif isinstance(made, resources.MCPBudget):
+        found += [*_targets(here, made), *_budget(here, made), *spending.of(here.objects, made)]
+    else:
+        found += [*_server(here, made), *_consent(here, made)]
     return tuple(sorted(set(found)))
 
 
-def about(made: resources.MCPServer | resources.MCPToolPolicy | resources.MCPBudget) -> tuple[str, str, str]:
-    """(kind, namespace, name) of an object, as a Finding begins."""
-    return made.kind, made.metadata.namespace, made.metadata.name
-
-
-def _targets(
-    made: resources.MCPToolPolicy | resources.MCPBudget,
-    known: frozenset[names.ServerId],
-    given: resources.Settings,
-) -> Iterator[Finding]:
+def _targets(here: Ground, made: resources.MCPToolPolicy | resources.MCPBudget) -> Iterator[Finding]:
     own = made.metadata.namespace
     for index, target in enumerate(made.spec.target_refs):
         path = f"spec.targetRefs[{index}]"
-        if own == given.platform_namespace and target.namespace is None:
+        if own == here.settings.platform_namespace and target.namespace is None:
             yield Finding(
                 Severity.ERROR, Reason.PLATFORM_TARGET_NEEDS_NAMESPACE, *about(made), path,
                 "a target of the platform's namespace names no namespace, so it governs nothing",
                 f'Add `namespace:`, for example "{own}", or "*" with the name "*".',
             )  # fmt: skip
-        elif target.namespace != "*" and not _covered(own, (target,), known, given):
+        elif target.namespace != "*" and not here.objects.covered(own, (target,)):
             wanted = f"{target.namespace or own}/{target.name}"
-            near = difflib.get_close_matches(wanted, [str(server) for server in known], n=1)
+            near = difflib.get_close_matches(wanted, _alike(here, own, target), n=1)
             yield Finding(
                 Severity.ERROR, Reason.TARGET_NOT_FOUND, *about(made), path,
                 f"there is no MCPServer {wanted}",
@@ -67,40 +88,32 @@ def _targets(
             )  # fmt: skip
 
 
-def _policy(
-    made: resources.MCPToolPolicy,
-    known: frozenset[names.ServerId],
-    given: resources.Settings,
-    definitions: Definitions,
-) -> Iterator[Finding]:
-    own = made.metadata.namespace
-    listed = _listed(_covered(own, made.spec.target_refs, known, given), definitions)
+def _alike(here: Ground, own: str, target: fields.TargetRef) -> list[str]:
+    """Names to suggest: to a tenant those of its own namespace only, for what others run is not its business."""
+    found = here.objects.alike(target.namespace or own, target.name)
+    if here.settings.workload is None and own != here.settings.platform_namespace:
+        found = frozenset(server for server in found if server.namespace == own)
+    return [str(server) for server in sorted(found)[:_ALIKE_MAX]]
+
+
+def _policy(here: Ground, made: resources.MCPToolPolicy) -> Iterator[Finding]:
+    listed = _listed(here.objects.covered(made.metadata.namespace, made.spec.target_refs), here.definitions)
     for index, rule in enumerate(made.spec.rules):
         path = f"spec.rules[{index}]"
-        yield from _callers(made, f"{path}.from", rule.from_, given)
+        yield from _callers(here, made, f"{path}.from", rule.from_)
         deny = rule.effect is rules.Effect.DENY
         yield from _unknown(about(made), f"{path}.tools", rule.tools or (), listed, deny=deny)
 
 
-def _budget(
-    made: resources.MCPBudget,
-    known: frozenset[names.ServerId],
-    given: resources.Settings,
-    definitions: Definitions,
-) -> Iterator[Finding]:
-    yield from _callers(made, "spec.from", made.spec.from_, given)
-    listed = _listed(_covered(made.metadata.namespace, made.spec.target_refs, known, given), definitions)
+def _budget(here: Ground, made: resources.MCPBudget) -> Iterator[Finding]:
+    yield from _callers(here, made, "spec.from", made.spec.from_)
+    listed = _listed(here.objects.covered(made.metadata.namespace, made.spec.target_refs), here.definitions)
     yield from _unknown(about(made), "spec.tools", made.spec.tools, listed)
 
 
-def _server(
-    made: resources.MCPServer,
-    given: resources.Settings,
-    definitions: Definitions,
-    bridges: Mapping[names.ServerId, str],
-) -> Iterator[Finding]:
+def _server(here: Ground, made: resources.MCPServer) -> Iterator[Finding]:
     spec = made.spec
-    if spec.endpoint.command is not None and made.id not in bridges:
+    if spec.endpoint.command is not None and made.id not in here.bridges:
         yield Finding(
             Severity.ERROR, Reason.COMMAND_WITHOUT_BRIDGE, *about(made), "spec.endpoint.command",
             "nothing runs this command, so the server is left out",
@@ -112,10 +125,10 @@ def _server(
             "no credential is listed, so an agent that reaches the server may call it past the proxy",
             "Let the server demand a credential and list it here, or say `none: true` if that is meant.",
         )  # fmt: skip
-    listed = _listed((made.id,), definitions)
+    listed = _listed((made.id,), here.definitions)
     for index, entry in enumerate(spec.credentials or ()):
         path = f"spec.credentials[{index}]"
-        yield from _selectors(made, f"{path}.from", entry.from_, given, within=frozenset({scope.EVERYBODY}))
+        yield from _selectors(here, made, f"{path}.from", entry.from_, within=frozenset({scope.EVERYBODY}))
         yield from _unknown(about(made), f"{path}.tools", entry.tools, listed)
     yield from _unknown(about(made), "spec.tools.include", spec.tools.include, listed)
     yield from _unknown(about(made), "spec.tools.exclude", spec.tools.exclude, listed, deny=True)
@@ -126,29 +139,29 @@ def _server(
 
 
 def _callers(
+    here: Ground,
     made: resources.MCPToolPolicy | resources.MCPBudget,
     path: str,
     selectors: tuple[fields.Selector, ...] | None,
-    given: resources.Settings,
 ) -> Iterator[Finding]:
     """Entries that match nobody; an object that only speaks as a consumer is about its own workloads at most."""
     own = made.metadata.namespace
-    narrow = own != given.platform_namespace and all(
+    narrow = own != here.settings.platform_namespace and all(
         target.namespace not in (None, own) for target in made.spec.target_refs
     )
     within: frozenset[scope.Place] = frozenset({(own, None) if narrow else scope.EVERYBODY})
-    yield from _selectors(made, path, selectors or (), given, within=within)
+    yield from _selectors(here, made, path, selectors or (), within=within)
 
 
 def _selectors(
+    here: Ground,
     made: resources.MCPServer | resources.MCPToolPolicy | resources.MCPBudget,
     path: str,
     selectors: tuple[fields.Selector, ...],
-    given: resources.Settings,
     *,
     within: frozenset[scope.Place],
 ) -> Iterator[Finding]:
-    own, teams = made.metadata.namespace, {team.name for team in given.teams}
+    own, teams = made.metadata.namespace, here.members
     for index, selector in enumerate(selectors):
         at = f"{path}[{index}]"
         unknown = [team for team in selector.teams or () if team not in teams]
@@ -159,7 +172,7 @@ def _selectors(
                 f'the settings know no team "{team}"',
                 f'Did you mean "{near[0]}"?' if near else "Add it to the settings, or correct the name.",
             )  # fmt: skip
-        reach = scope.reachable(own, selector, given)
+        reach = scope.reachable(own, selector, teams)
         if not reach and not unknown:
             yield Finding(
                 Severity.WARNING, Reason.NEVER_MATCHES, *about(made), at,
@@ -172,24 +185,6 @@ def _selectors(
                 f"about servers of other namespaces this object governs only callers of {own}, and this entry has none",
                 f"Select callers of {own}, or put the object where the servers or the callers are.",
             )  # fmt: skip
-
-
-def _covered(
-    own: str,
-    targets: Iterable[fields.TargetRef],
-    known: frozenset[names.ServerId],
-    given: resources.Settings,
-) -> tuple[names.ServerId, ...]:
-    """The servers that targets of an object in namespace `own` mean."""
-    platform = given.platform_namespace
-    found: set[names.ServerId] = set()
-    for target in targets:
-        if target.name != "*":
-            one = names.ServerId(target.namespace or own, target.name)
-            found |= {one} & known if scope.covers(own, target, one, platform=platform) else set()
-        else:
-            found |= {server for server in known if scope.covers(own, target, server, platform=platform)}
-    return tuple(sorted(found))
 
 
 def _listed(servers: Iterable[names.ServerId], definitions: Definitions) -> frozenset[str] | None:
@@ -222,21 +217,19 @@ def _unknown(
         )  # fmt: skip
 
 
-def _consent(world: resources.World) -> Iterator[Finding]:
-    """For the laptop's own workload: servers that allow it, to which its namespace has not agreed."""
-    who = world.settings.workload
+def _consent(here: Ground, made: resources.MCPServer) -> Iterator[Finding]:
+    """For the laptop's own workload: a server that allows it, to which its namespace has not agreed."""
+    who = here.settings.workload
     if who is None:
         return
-    case = scope.case(world, who.namespace, who.service_account)
-    for placed in world.servers:
-        made = placed.resource
-        view = views.view(case, made, url="https://unused.invalid/")
-        if view is None or not view.consumer_key_needed:
-            continue
-        allows = [rule for rule in view.rules if rule.effect is rules.Effect.ALLOW]
-        if not any(rule.key in (rules.Key.CONSUMER, rules.Key.PLATFORM) for rule in allows):
-            yield Finding(
-                Severity.WARNING, Reason.CONSENT_MISSING, *about(made), "",
-                f"{allows[0].ref} allows {case.workload}, but no policy of namespace {who.namespace} agrees to it",
-                f"Add an MCPToolPolicy in {who.namespace} with an Allow for {made.id}, or set consumerConsent: Implied.",
-            )  # fmt: skip
+    case = here.objects.case(who.namespace, who.service_account)
+    view = views.view(case, made, url="https://unused.invalid/")
+    if view is None or not view.consumer_key_needed:
+        return
+    allows = [rule for rule in view.rules if rule.effect is rules.Effect.ALLOW]
+    if not any(rule.key in (rules.Key.CONSUMER, rules.Key.PLATFORM) for rule in allows):
+        yield Finding(
+            Severity.WARNING, Reason.CONSENT_MISSING, *about(made), "",
+            f"{allows[0].ref} allows {case.workload}, but no policy of namespace {who.namespace} agrees to it",
+            f"Add an MCPToolPolicy in {who.namespace} with an Allow for {made.id}, or set consumerConsent: Implied.",
+        )  # fmt: skip

@@ -7,11 +7,11 @@ Called by views and checks. Refuses to guess: a target that does not say whom it
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
 
 from outrider import identity, names, resources, rules
-from outrider.resources import fields, settings
+from outrider.resources import fields
 
 Place = tuple[str, str | None]
 """A set of workloads: a namespace and one ServiceAccount of it, None for all; ("", None) is everybody."""
@@ -20,25 +20,47 @@ Governing = TypeVar("Governing", resources.MCPToolPolicy, resources.MCPBudget)
 
 EVERYBODY: Place = ("", None)
 
+TEAM_LABEL = f"{names.GROUP}/team"
+"""Names a team of a namespace's workloads, under the setting `teamFromNamespaceLabel`."""
+
 
 class Index(Generic[Governing]):
     """Which objects may mean a server, found without reading those that mean others."""
 
-    __slots__ = ("_by_target", "_objects")
+    __slots__ = ("_by_target",)
 
-    def __init__(self, objects: tuple[resources.Placed[Governing], ...]) -> None:
-        self._objects: tuple[Governing, ...] = tuple(placed.resource for placed in objects)
-        self._by_target: dict[tuple[str, str], list[int]] = {}
-        for position, made in enumerate(self._objects):
-            own = made.metadata.namespace
-            for target in {(target.namespace or own, target.name) for target in made.spec.target_refs}:
-                self._by_target.setdefault(target, []).append(position)
+    def __init__(self, objects: Iterable[resources.Placed[Governing]] = ()) -> None:
+        self._by_target: dict[tuple[str, str], dict[tuple[str, str], Governing]] = {}
+        for placed in objects:
+            self.swap(None, placed.resource)
+
+    def swap(self, old: Governing | None, new: Governing | None) -> None:
+        """Takes one object out and puts another in; None for neither."""
+        if old is not None:
+            for target in _meant(old):
+                named = self._by_target[target]
+                del named[_name(old)]
+                if not named:
+                    del self._by_target[target]
+        if new is not None:
+            for target in _meant(new):
+                self._by_target.setdefault(target, {})[_name(new)] = new
 
     def about(self, server: names.ServerId) -> tuple[Governing, ...]:
-        """In the objects' order, each once; whether one really governs the server is for `Case.key` to say."""
-        keys = ((server.namespace, server.name), (server.namespace, "*"), ("*", "*"))
-        positions = {position for key in keys for position in self._by_target.get(key, ())}
-        return tuple(self._objects[position] for position in sorted(positions))
+        """In the order of (namespace, name), each once; whether one really governs the server is for `Case.key` to say."""
+        found: dict[tuple[str, str], Governing] = {}
+        for target in ((server.namespace, server.name), (server.namespace, "*"), ("*", "*")):
+            found.update(self._by_target.get(target, {}))
+        return tuple(found[name] for name in sorted(found))
+
+
+def _meant(made: resources.MCPToolPolicy | resources.MCPBudget) -> set[tuple[str, str]]:
+    own = made.metadata.namespace
+    return {(target.namespace or own, target.name) for target in made.spec.target_refs}
+
+
+def _name(made: resources.MCPToolPolicy | resources.MCPBudget) -> tuple[str, str]:
+    return made.metadata.namespace, made.metadata.name
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,21 +124,33 @@ def account(own: str, text: str) -> tuple[str, str]:
     return (namespace, name) if slash else (own, namespace)
 
 
-def teams(given: resources.Settings, namespace: str, service_account: str) -> tuple[str, ...]:
-    """The teams the settings give a workload, sorted."""
+def teams(world: resources.World, namespace: str, service_account: str) -> tuple[str, ...]:
+    """The teams of a workload, sorted: those the settings say, and the one its namespace's label names if they let it."""
+    given = world.settings
     full = f"{namespace}/{service_account}"
-    return tuple(
-        sorted(t.name for t in given.teams if namespace in t.namespaces or full in t.service_accounts)
-    )
+    found = {t.name for t in given.teams if namespace in t.namespaces or full in t.service_accounts}
+    if given.team_from_namespace_label:
+        label = world.namespaces.get(namespace, {}).get(TEAM_LABEL, "")
+        found |= {label} if names.is_label(label) else set()
+    return tuple(sorted(found))
 
 
-def members(team: settings.TeamMembers) -> frozenset[Place]:
-    """Who is in a team."""
-    spaces: set[Place] = {(namespace, None) for namespace in team.namespaces}
-    return frozenset(spaces | {account("", text) for text in team.service_accounts})
+def members(world: resources.World) -> Mapping[str, frozenset[Place]]:
+    """Who is in each team."""
+    found: dict[str, set[Place]] = {}
+    for team in world.settings.teams:
+        spaces: set[Place] = {(namespace, None) for namespace in team.namespaces}
+        found[team.name] = spaces | {account("", text) for text in team.service_accounts}
+    if world.settings.team_from_namespace_label:
+        for namespace, labels in world.namespaces.items():
+            if names.is_label(label := labels.get(TEAM_LABEL, "")):
+                found.setdefault(label, set()).add((namespace, None))
+    return {team: frozenset(places) for team, places in found.items()}
 
 
-def reachable(own: str, selector: fields.Selector, given: resources.Settings) -> frozenset[Place]:
+def reachable(
+    own: str, selector: fields.Selector, teams_known: Mapping[str, frozenset[Place]]
+) -> frozenset[Place]:
     """Every workload that `selector` could match; empty when its conditions exclude one another."""
     found: frozenset[Place] = frozenset({EVERYBODY})
     if selector.namespaces is not None:
@@ -124,8 +158,7 @@ def reachable(own: str, selector: fields.Selector, given: resources.Settings) ->
     if selector.service_accounts is not None:
         found = meet(found, {account(own, text) for text in selector.service_accounts})
     if selector.teams is not None:
-        named = [team for team in given.teams if team.name in selector.teams]
-        found = meet(found, {place for team in named for place in members(team)})
+        found = meet(found, {place for team in selector.teams for place in teams_known.get(team, ())})
     return found
 
 
@@ -145,10 +178,21 @@ def _overlap(one: Place, other: Place) -> Place | None:
 
 def case(world: resources.World, namespace: str, service_account: str) -> Case:
     """The case of one ServiceAccount, with the teams that the settings give it."""
-    found = teams(world.settings, namespace, service_account)
+    return case_of(world, (namespace, service_account), Index(world.policies), Index(world.budgets))
+
+
+def case_of(
+    world: resources.World,
+    who: tuple[str, str],
+    policies: Index[resources.MCPToolPolicy],
+    budgets: Index[resources.MCPBudget],
+) -> Case:
+    """The same over indexes that exist already; `who` is (namespace, ServiceAccount)."""
+    namespace, service_account = who
+    found = teams(world, namespace, service_account)
     return Case(
         settings=world.settings,
         workload=identity.Workload(namespace=namespace, service_account=service_account, teams=found),
-        policies=Index(world.policies),
-        budgets=Index(world.budgets),
+        policies=policies,
+        budgets=budgets,
     )

@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from outrider import names, resources, rules
-from outrider.compile import scope
+from outrider import resources, rules
+from outrider.compile import objects, scope
 from outrider.findings import Finding, Reason, Severity
 from outrider.resources import policy
 
@@ -25,67 +25,53 @@ class _Block:
     only: str | None = None
 
 
-def findings_of(world: resources.World) -> Iterator[Finding]:
+def of(known: objects.Objects, made: resources.MCPToolPolicy) -> Iterator[Finding]:
     """One finding for each name or pattern of an Allow that is closed at every server it is for."""
-    platform = world.settings.platform_namespace
-    denies = scope.Index(
-        tuple(
-            placed
-            for placed in world.policies
-            if placed.resource.spec.mode is policy.Mode.ENFORCE
-            and any(map(_total, placed.resource.spec.rules))
-        )
-    )
-    allows = scope.Index(world.policies)
-    closed: dict[tuple[str, str, int, int], list[str]] = {}
-    open_: set[tuple[str, str, int, int]] = set()
-    for placed in world.servers:
-        blocks = _blocks(placed.resource, denies, platform)
-        for made in allows.about(placed.resource.id):
-            for at, glob in _allowed(made, placed.resource.id, platform):
-                own = made.metadata.namespace
-                # A consumer's Deny closes its own workloads' calls: enough for what its own namespace allows them.
-                mine = own if own not in (platform, placed.resource.metadata.namespace) else None
-                found = [
-                    b.what
-                    for b in blocks
-                    if b.only in (None, mine) and any(_within(glob, g) for g in b.globs)
-                ]
-                if found:
-                    closed.setdefault(at, []).append(found[0])
-                else:
-                    open_.add(at)
-    for at, by in sorted(closed.items()):
-        if at in open_:
-            continue
-        namespace, name, rule, tool = at
+    left = {
+        (rule_index, tool_index): glob
+        for rule_index, rule in enumerate(made.spec.rules)
+        if rule.effect is rules.Effect.ALLOW
+        for tool_index, glob in enumerate(rule.tools or ())
+    }
+    own, platform = made.metadata.namespace, known.world.settings.platform_namespace
+    closed: dict[tuple[int, int], str] = {}
+    # One server where it is open settles a name, so that a policy about thousands of servers reads few of them.
+    for server in sorted(known.covered(own, made.spec.target_refs)) if left else ():
+        blocks = _blocks(known.servers[server], known.policies, platform)
+        # A consumer's Deny closes its own workloads' calls: enough for what its own namespace allows them.
+        mine = own if own not in (platform, server.namespace) else None
+        for at, glob in tuple(left.items()):
+            found = [
+                b.what for b in blocks if b.only in (None, mine) and any(_within(glob, g) for g in b.globs)
+            ]
+            if found:
+                closed.setdefault(at, found[0])
+            else:
+                del left[at]
+        if not left:
+            break
+    for rule, tool in sorted(left.keys() & closed.keys()):
         yield Finding(
-            Severity.WARNING, Reason.SHADOWED, "MCPToolPolicy", namespace, name, f"spec.rules[{rule}].tools[{tool}]",
-            f"what this allows is always closed by {by[0]}",
+            Severity.WARNING, Reason.SHADOWED, *objects.about(made), f"spec.rules[{rule}].tools[{tool}]",
+            f"what this allows is always closed by {closed[rule, tool]}",
             "Remove it from the Allow, or narrow what closes it.",
         )  # fmt: skip
 
 
-def _allowed(
-    made: resources.MCPToolPolicy, server: names.ServerId, platform: str
-) -> Iterator[tuple[tuple[str, str, int, int], str]]:
-    """(namespace, name, rule, tool) and pattern of every name this policy allows at a server it means."""
-    own = made.metadata.namespace
-    if not any(scope.covers(own, target, server, platform=platform) for target in made.spec.target_refs):
-        return
-    for rule_index, rule in enumerate(made.spec.rules):
-        if rule.effect is rules.Effect.ALLOW:
-            for tool_index, glob in enumerate(rule.tools or ()):
-                yield (own, made.metadata.name, rule_index, tool_index), glob
+def closes(made: resources.MCPToolPolicy) -> bool:
+    """True when it has a Deny that counts here."""
+    return made.spec.mode is policy.Mode.ENFORCE and any(map(_total, made.spec.rules))
 
 
 def _blocks(
-    made: resources.MCPServer, denies: scope.Index[resources.MCPToolPolicy], platform: str
+    made: resources.MCPServer, policies: scope.Index[resources.MCPToolPolicy], platform: str
 ) -> list[_Block]:
     found = []
     if made.spec.tools.exclude:
         found.append(_Block(made.spec.tools.exclude, f"spec.tools.exclude of MCPServer {made.id}"))
-    for deny in denies.about(made.id):
+    for deny in policies.about(made.id):
+        if not closes(deny):
+            continue
         own = deny.metadata.namespace
         means = [t for t in deny.spec.target_refs if scope.covers(own, t, made.id, platform=platform)]
         everyone = own == platform or any(target.namespace in (None, own) for target in means)

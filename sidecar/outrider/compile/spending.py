@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from outrider import budgets, resources, rules
-from outrider.compile import scope, views
+from outrider.compile import objects, views
 from outrider.findings import Finding, Reason, Severity
 from outrider.resources import budget, fields
 
@@ -18,27 +18,20 @@ _PARTS_MIN = 10
 """A cap should hold at least this many reserves (budgets.md)."""
 
 
-def findings_of(world: resources.World) -> Iterator[Finding]:
+def of(known: objects.Objects, made: resources.MCPBudget) -> Iterator[Finding]:
     """One finding for each Cost limit and server whose dearest call reserves more than a tenth of it."""
-    platform = world.settings.platform_namespace
-    index = scope.Index(world.budgets)
-    for placed in world.servers:
-        server = placed.resource
-        for made in index.about(server.id):
-            own = made.metadata.namespace
-            if not any(
-                scope.covers(own, target, server.id, platform=platform) for target in made.spec.target_refs
-            ):
-                continue
-            reserve, tool = _dearest(server, made.spec.tools)
-            for position, limit in enumerate(made.spec.limits):
-                if _too_large(reserve, limit):
-                    yield Finding(
-                        Severity.WARNING, Reason.RESERVE_TOO_LARGE, "MCPBudget", own, made.metadata.name,
-                        f"spec.limits[{position}].quota.amount",
-                        f"one call of {tool} of {server.id} reserves {_decimal(reserve)}, more than a tenth of it",
-                        "Lower maxResultBytes of the tool's price, or raise the amount.",
-                    )  # fmt: skip
+    if not any(limit.quota is not None and limit.unit is budgets.Unit.COST for limit in made.spec.limits):
+        return
+    for server in sorted(known.covered(made.metadata.namespace, made.spec.target_refs)):
+        reserve, tool = _dearest(known.servers[server], made.spec.tools)
+        for position, limit in enumerate(made.spec.limits):
+            if _too_large(reserve, limit):
+                yield Finding(
+                    Severity.WARNING, Reason.RESERVE_TOO_LARGE, *objects.about(made),
+                    f"spec.limits[{position}].quota.amount",
+                    f"one call of {tool} of {server} reserves {_decimal(reserve)}, more than a tenth of it",
+                    "Lower maxResultBytes of the tool's price, or raise the amount.",
+                )  # fmt: skip
 
 
 def _too_large(reserve: int, limit: budget.Limit) -> bool:

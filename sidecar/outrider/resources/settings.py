@@ -90,6 +90,11 @@ class Settings(Model):
     teams: Annotated[tuple[TeamMembers, ...], pydantic.Field(max_length=1024)] = pydantic.Field(
         default=(), description="Who is in which team."
     )
+    team_from_namespace_label: bool = pydantic.Field(
+        default=False,
+        description="Whether a namespace's label outrider.dev/team also names a team of its workloads; in a cluster only. "
+        "Whoever may label namespaces then says who is in a team.",
+    )
     network: Network = pydantic.Field(default_factory=Network, description="Where endpoints may be.")
     workload: Principal | None = pydantic.Field(
         default=None, description="The workload that the laptop's proxy speaks for."

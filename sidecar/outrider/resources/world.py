@@ -7,6 +7,7 @@ Made by a source of resources (manifests for files), read by compile. Plain valu
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 import pydantic
@@ -35,9 +36,10 @@ class Placed(Generic[Resource]):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class World:
-    """All objects, in the order of (namespace, name)."""
+    """All objects, in the order of (namespace, name), and the labels of every namespace where namespaces have any."""
 
     servers: tuple[Placed[server.MCPServer], ...] = ()
     policies: tuple[Placed[policy.MCPToolPolicy], ...] = ()
     budgets: tuple[Placed[budget.MCPBudget], ...] = ()
     settings: settings.Settings = settings.DEFAULT
+    namespaces: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
