@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """resources -> the snapshot of one workload, and the findings about them all. Pure and total.
 
-Called by the operator, by offline commands and by `can-i`: what they say is what is enforced. Refuses to put into a
-snapshot what its workload could never use.
+Called by the operator (through `Compiler`, which remembers), by offline commands and by `can-i`: what they say is what is
+enforced. Refuses to put into a snapshot what its workload could never use.
 """
 
 from __future__ import annotations
@@ -11,7 +11,12 @@ from collections.abc import Mapping
 
 from outrider import findings, identity, names, resources
 from outrider import snapshot as snapshots
-from outrider.compile import checks, scope, views
+from outrider.compile import assembly, checks, scope, views
+from outrider.compile.compiler import Changes as Changes
+from outrider.compile.compiler import Compiled as Compiled
+from outrider.compile.compiler import Compiler as Compiler
+from outrider.compile.compiler import Subject as Subject
+from outrider.compile.objects import Object as Object
 
 
 def workload(world: resources.World, namespace: str, service_account: str) -> identity.Workload:
@@ -34,24 +39,15 @@ def snapshot(  # noqa: PLR0913 - three facts of the installation, each with its 
     command; a command without one is left out. A server is in it only if an Allow rule of its own namespace or of the
     platform applies to the workload, in whichever mode.
     """
+    site = assembly.Site(epoch=epoch, loopback=loopback, bridges=bridges or {})
     case = scope.case(world, workload_namespace, service_account)
     found = []
     for placed in world.servers:
-        made = placed.resource
-        url = made.spec.endpoint.url or (bridges or {}).get(made.id)
-        view = views.view(case, made, url=url) if url is not None else None
+        url = assembly.address(placed.resource, site)
+        view = views.view(case, placed.resource, url=url) if url is not None else None
         if view is not None:
             found.append(view)
-    allow = tuple(
-        snapshots.NetworkAllow(suffix=entry.suffix, cidr=entry.cidr) for entry in world.settings.network.allow
-    )
-    return snapshots.Snapshot(
-        epoch=epoch,
-        workload=case.workload,
-        servers=tuple(sorted(found, key=lambda view: view.id)),
-        network=snapshots.Network(loopback=loopback, allow=allow),
-        currency=world.settings.currency,
-    )
+    return assembly.assembled(case, found, site)
 
 
 def check(

@@ -8,7 +8,7 @@ server is nobody's business who may not call it, whatever that workload's own na
 from __future__ import annotations
 
 from outrider import budgets, names, resources, rules, snapshot
-from outrider.compile import scope
+from outrider.compile import assembly, scope
 from outrider.resources import budget, fields, policy, server
 
 
@@ -60,7 +60,7 @@ def endpoint(given: server.Endpoint, *, url: str) -> snapshot.Endpoint:
     """Where the server is, durations in seconds, header names in lower case."""
     return snapshot.Endpoint(
         url=url,
-        protocol=given.protocol,
+        protocol=assembly.default_text(given.protocol),
         headers=tuple(sorted((name.lower(), value) for name, value in (given.headers or {}).items())),
         ca_bundle=given.tls.ca_bundle if given.tls else None,
         connect_seconds=fields.seconds(given.timeouts.connect),

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One snapshot out of the views of its servers, and where each server is.
+
+Called by `compile.snapshot`, which makes everything anew, and by the Compiler, which does not: what both say is made here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Mapping
+
+from outrider import names, resources, snapshot
+from outrider.compile import scope
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Site:
+    """Facts of the installation that no object states.
+
+    `loopback`: servers of this machine may be dialled (a laptop). `bridges`: the URL of the bridge of each server that is a
+    command; a command without one is left out.
+    """
+
+    epoch: int = 1
+    loopback: bool = False
+    bridges: Mapping[names.ServerId, str] = dataclasses.field(default_factory=dict)
+
+
+def address(made: resources.MCPServer, site: Site) -> str | None:
+    """The URL at which a server is called; None when it has none here."""
+    return made.spec.endpoint.url or site.bridges.get(made.id)
+
+
+def assembled(case: scope.Case, views: Iterable[snapshot.ServerView], site: Site) -> snapshot.Snapshot:
+    """The snapshot of the case's workload."""
+    given = case.settings
+    allow = tuple(
+        snapshot.NetworkAllow(suffix=entry.suffix, cidr=entry.cidr) for entry in given.network.allow
+    )
+    return snapshot.Snapshot(
+        epoch=site.epoch,
+        workload=case.workload,
+        servers=tuple(sorted(views, key=lambda view: view.id)),
+        network=snapshot.Network(loopback=site.loopback, allow=allow),
+        currency=default_text(given.currency),
+    )
+
+
+def default_text(text: str) -> str:
+    """The same text; when it is that of a default, the very default.
+
+    Encoding leaves out what *is* the default, not what equals it: a `currency: USD` that somebody wrote down must not make
+    another version than one that nobody did.
+    """
+    return sys.intern(text)

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Compiler remembers, and says what compile says: over random worlds, edits and askers, byte for byte."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+from tests.worlds import ALL, CALLS, EVERYONE, OURS, allow, budget, deny, policy, server, world
+
+from outrider import compile as compiler
+from outrider import resources, snapshot
+
+SPACES = ("crm", "agents", "outrider-system")
+SUBJECTS = [(space, account) for space in SPACES for account in ("bot", "cat")]
+TEAMS = [{"name": "sales", "namespaces": ["agents"]}, {"name": "ops", "serviceAccounts": ["crm/bot"]}]
+
+who = st.sampled_from(
+    [
+        EVERYONE,
+        [{"namespaces": ["agents"]}],
+        [{"namespaces": ["crm"], "teams": ["ops"]}],
+        [{"serviceAccounts": ["bot"]}, {"teams": ["sales"]}],
+        [{"serviceAccounts": ["agents/cat"]}],
+        [{"teams": ["blue"]}],
+    ]
+)
+targets = st.lists(
+    st.sampled_from(
+        [
+            *[{"name": name} for name in ("s", "t", "*")],
+            *OURS,
+            *ALL,
+            {"namespace": "agents", "name": "*"},
+            {"namespace": "outrider-system", "name": "t"},
+        ]
+    ),
+    min_size=1,
+    max_size=3,
+    unique_by=json.dumps,
+)
+spaces = st.sampled_from(SPACES)
+servers = st.builds(
+    server,
+    st.sampled_from(["s", "t"]),
+    namespace=spaces,
+    title=st.sampled_from(["A", "B"]),
+    tools=st.sampled_from([{}, {"exclude": ["query"]}]),
+)
+
+
+@st.composite
+def policies(draw):
+    rules = []
+    for index in range(draw(st.integers(1, 3))):
+        make = draw(st.sampled_from([allow, deny]))
+        rules.append(make(["query"], who=draw(who), name=f"r{index}"))
+    mode = draw(st.sampled_from(["Enforce", "Audit"]))
+    name = draw(st.sampled_from(["p", "q"]))
+    return policy(*rules, namespace=draw(spaces), target=draw(targets), name=name, mode=mode)
+
+
+@st.composite
+def budgets(draw):
+    per = draw(st.sampled_from([[], ["team"], ["serviceAccount"]]))
+    made = {"from": draw(who)} if draw(st.booleans()) else {}
+    return budget(CALLS, namespace=draw(spaces), target=draw(targets), per=per, **made)
+
+
+settings = st.fixed_dictionaries(
+    {},
+    optional={
+        "teams": st.just(TEAMS),
+        "teamFromNamespaceLabel": st.just(True),
+        "consumerConsent": st.just("Implied"),
+        "currency": st.sampled_from(["EUR", "USD"]),
+        "platformNamespace": st.sampled_from(["outrider-system", "crm"]),
+    },
+)
+labels = st.dictionaries(spaces, st.just({"outrider.dev/team": "blue"}), max_size=2)
+
+
+@functools.cache
+def placed(text):
+    """One object, the very same for the same text: as a source that remembers gives it."""
+    made = world(json.loads(text))
+    return (*made.servers, *made.policies, *made.budgets)[0]
+
+
+def assembled(objects, given, labelled):
+    def of(kind):
+        found = [placed(json.dumps(one)) for one in objects.values() if one["kind"] == kind]
+        return tuple(
+            sorted(found, key=lambda one: (one.resource.metadata.namespace, one.resource.metadata.name))
+        )
+
+    return resources.World(
+        servers=of("MCPServer"),
+        policies=of("MCPToolPolicy"),
+        budgets=of("MCPBudget"),
+        settings=world(**given).settings,
+        namespaces=labelled,
+    )
+
+
+def key(one):
+    return one["kind"], one["metadata"]["namespace"], one["metadata"]["name"]
+
+
+@st.composite
+def histories(draw):
+    """A world and what it becomes, step by step, with who asks after each step."""
+    objects, given, labelled, steps = {}, {}, {}, []
+    for _ in range(draw(st.integers(1, 6))):
+        for one in draw(st.lists(st.one_of(servers, policies(), budgets()), max_size=6)):
+            objects[key(one)] = one
+        for gone in draw(st.lists(st.sampled_from(sorted(objects)), max_size=2)) if objects else ():
+            objects.pop(gone, None)
+        if draw(st.integers(0, 3)) == 0:
+            given, labelled = draw(settings), draw(labels)
+        steps.append(
+            (assembled(objects, given, labelled), draw(st.lists(st.sampled_from(SUBJECTS), unique=True)))
+        )
+    return steps
+
+
+@hypothesis.settings(max_examples=80, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.given(histories())
+def test_whatever_happens_it_says_what_compile_says(steps) -> None:
+    remembering = compiler.Compiler()
+    known = {}
+    for made, askers in steps:
+        changes = remembering.update(made)
+        for subject in askers:
+            compiled = remembering.compiled(*subject)
+            plain = compiler.snapshot(made, *subject)
+            assert compiled.content == snapshot.canonical(plain)
+            assert compiled.version == snapshot.digest(compiled.content)
+            assert remembering.snapshot(*subject) == plain
+        for subject, before in known.items():
+            now = snapshot.canonical(compiler.snapshot(made, *subject))
+            assert before == now or subject in changes.subjects
+        known |= {
+            subject: snapshot.canonical(compiler.snapshot(made, *subject)) for subject in {*askers, *known}
+        }
+
+
+@hypothesis.settings(max_examples=40, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.given(histories())
+def test_who_is_concerned_by_an_object_is_whose_snapshot_holds_it_or_held_it(steps) -> None:
+    remembering = compiler.Compiler()
+    ever = {subject: set() for subject in SUBJECTS}
+    for made, _ in steps:
+        remembering.update(made)
+        for subject in SUBJECTS:
+            plain = compiler.snapshot(made, *subject)
+            holds = {("MCPServer", *view.id) for view in plain.servers}
+            for view in plain.servers:
+                holds |= {("MCPToolPolicy", rule.ref.namespace, rule.ref.policy) for rule in view.rules}
+                holds |= {("MCPBudget", limit.namespace, limit.budget) for limit in view.limits}
+            assert remembering.held(subject) == holds
+            ever[subject] |= holds
+        for thing in set().union(*ever.values()):
+            concerned = remembering.concerned(thing)
+            assert set(concerned) == {subject for subject in SUBJECTS if thing in ever[subject]}
+
+
+def test_a_change_is_in_a_version_only_from_its_revision_on() -> None:
+    remembering, bot = compiler.Compiler(), ("agents", "bot")
+    remembering.update(world(server(), policy(allow())))
+    first = remembering.compiled(*bot).version
+    assert remembering.concerned(("MCPToolPolicy", "crm", "p")) == {bot: 1}
+    remembering.update(world(server(), policy(allow()), policy(deny(["x"]), name="q")))
+    second = remembering.compiled(*bot).version
+    assert [remembering.revision(bot, version) for version in (first, second, "f" * 64)] == [1, 2, 0]
+    # What did not change in it is in both; what came is in the second only.
+    assert remembering.concerned(("MCPToolPolicy", "crm", "p")) == {bot: 1}
+    assert remembering.concerned(("MCPToolPolicy", "crm", "q")) == {bot: 2}
+    remembering.update(world(server(), policy(allow())))
+    assert remembering.compiled(*bot).version == first
+    assert remembering.revision(bot, first) == 3, "the same content again is as good as new"
+    assert remembering.concerned(("MCPToolPolicy", "crm", "q")) == {bot: 3}, "a pod may still enforce it"
+    assert remembering.settled(bot, 3) == {("MCPToolPolicy", "crm", "q")}
+    assert remembering.concerned(("MCPToolPolicy", "crm", "q")) == {}
+
+
+def test_what_is_not_kept_is_forgotten_and_compiled_anew_for_who_asks_again() -> None:
+    remembering = compiler.Compiler()
+    remembering.update(world(server(), policy(allow())))
+    version = remembering.compiled("agents", "bot").version
+    remembering.keep([("crm", "bot")])
+    assert remembering.subjects == frozenset()
+    assert remembering.concerned(("MCPServer", "crm", "s")) == {}
+    assert remembering.compiled("agents", "bot").version == version
+
+
+def test_workloads_that_see_a_server_alike_share_the_view() -> None:
+    remembering = compiler.Compiler()
+    remembering.update(world(server(), policy(allow())))
+    one, other = (remembering.snapshot("agents", account).servers[0] for account in ("bot", "cat"))
+    assert one is other
+
+
+def test_a_new_epoch_is_a_new_version_for_everybody() -> None:
+    remembering, made = compiler.Compiler(), world(server(), policy(allow()))
+    remembering.update(made, epoch=1)
+    before = remembering.compiled("agents", "bot").version
+    assert remembering.update(made, epoch=2).subjects == {("agents", "bot")}
+    assert remembering.compiled("agents", "bot").version != before
+
+
+@pytest.fixture(scope="module")
+def crowd():
+    """1,000 policies and 5,000 servers of 100 namespaces, and the workload of one of them."""
+    objects = [server(f"s{n}", namespace=f"n{n % 100}") for n in range(5_000)]
+    objects += [
+        policy(
+            allow(),
+            namespace=f"n{n % 100}",
+            name=f"p{n}",
+            target=[{"name": f"s{n}"}, {"name": f"s{n + 1000}"}],
+        )
+        for n in range(1_000)
+    ]
+    return {key(one): one for one in objects}
+
+
+def test_a_change_costs_what_it_concerns(crowd) -> None:
+    made = assembled(crowd, {}, {})
+    remembering = compiler.Compiler()
+    remembering.update(made)
+    subjects = [(f"n{n}", "bot") for n in range(100)]
+    for subject in subjects:
+        remembering.compiled(*subject)
+    one = policy(allow(["other"]), namespace="n7", name="p7", target=[{"name": "s7"}])
+    changed = assembled(crowd | {key(one): one}, {}, {})
+    began = time.process_time()
+    changes = remembering.update(changed)
+    updated = time.process_time() - began
+    for subject in changes.subjects:
+        remembering.compiled(*subject)
+    each = (time.process_time() - began - updated) / len(changes.subjects)
+    narrow = policy(allow(who=[{"namespaces": ["n3"]}]), namespace="n7", name="p7", target=[{"name": "s7"}])
+    assert remembering.update(assembled(crowd | {key(narrow): narrow}, {}, {})).delta.policies
+    assert updated < 0.1, updated
+    assert each < 0.02, each
