@@ -16,6 +16,8 @@ from outrider.compile.compiler import Changes as Changes
 from outrider.compile.compiler import Compiled as Compiled
 from outrider.compile.compiler import Compiler as Compiler
 from outrider.compile.compiler import Subject as Subject
+from outrider.compile.inspection import Inspection as Inspection
+from outrider.compile.objects import Delta as Delta
 from outrider.compile.objects import Object as Object
 
 
