@@ -35,6 +35,7 @@ demo: install ## real servers, a scripted agent, a live table; ONCE=1 to check a
 	$(BIN)/python -m examples.demo $(if $(filter 1,$(ONCE)),--once)
 
 test: install tests/node/node_modules/stamp lint ## everything
+	bash tests/kube/build.sh >/dev/null
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
 
 test-fast: install ## the inner loop

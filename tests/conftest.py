@@ -9,6 +9,8 @@ import pathlib
 import hypothesis
 import pytest
 
+pytest_plugins = ["tests.kube.plugin"]
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 os.environ.setdefault("OUTRIDER_LEGACY_PYTHON", str(ROOT / ".venv-legacy" / "bin" / "python"))

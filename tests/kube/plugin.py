@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures: a real API server per test process, and one for each test that breaks it."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+from tests.kube import apiserver
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[apiserver.Cluster]:
+    """Shared: a test uses namespaces of its own and never stops it."""
+    yield from _running(tmp_path_factory.mktemp("cluster"))
+
+
+@pytest.fixture
+def own_cluster(tmp_path: pathlib.Path) -> Iterator[apiserver.Cluster]:
+    """For one test, which may stop, restart and restore it."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    yield from _running(folder)
+
+
+def _running(folder: pathlib.Path) -> Iterator[apiserver.Cluster]:
+    made = apiserver.Cluster(folder)
+    try:
+        yield made.start()
+    finally:
+        made.close()
+        print(*(each.tail() for each in (made.etcd, made.api) if each is not None), sep="\n")
