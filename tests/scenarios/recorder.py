@@ -31,6 +31,7 @@ class Seen:
     `arrived` is called with their number as soon as one more is here, before anything is answered.
     """
 
+    host: str = "127.0.0.1"
     port: int = 0
     tokens: list[str] = dataclasses.field(default_factory=list)
     requests: list[tuple[str, dict[str, str]]] = dataclasses.field(default_factory=list)
@@ -42,7 +43,7 @@ class Seen:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/mcp"
+        return f"http://{self.host}:{self.port}/mcp"
 
     def release(self) -> None:
         """Lets every held call go on."""
@@ -157,9 +158,9 @@ def _error(message: dict[str, Any], code: int, text: str, data: Any = None) -> w
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Seen]:
+def running(host: str = "127.0.0.1") -> Iterator[Seen]:
     """The server, until the block ends."""
-    seen = Seen()
+    seen = Seen(host=host)
     started, stop = threading.Event(), asyncio.Event()
 
     async def serve() -> None:
@@ -170,7 +171,7 @@ def running() -> Iterator[Seen]:
         app.router.add_route("*", "/elsewhere{rest:.*}", server.elsewhere)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+        await web.TCPSite(runner, host, 0, backlog=1024).start()
         seen.port = runner.addresses[0][1]
         started.set()
         await stop.wait()
