@@ -246,12 +246,13 @@ class Cluster:
         }  # fmt: skip
         return self._kubeconfig(data)
 
-    def kubeconfig_token(self, token: str) -> pathlib.Path:
-        return self._kubeconfig({"token": token})
+    def kubeconfig_token(self, token: str, *, url: str | None = None) -> pathlib.Path:
+        """Of whoever has the token; `url` when there is something between it and the API server."""
+        return self._kubeconfig({"token": token}, url)
 
-    def _kubeconfig(self, user: dict[str, str]) -> pathlib.Path:
+    def _kubeconfig(self, user: dict[str, str], url: str | None = None) -> pathlib.Path:
         about = {
-            "server": self.url,
+            "server": url or self.url,
             "certificate-authority-data": base64.b64encode(self.ca_pem.encode()).decode(),
         }
         whole = {
