@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where resources come from. Here: a folder of YAML files, watched.
+"""A folder of YAML files, watched.
 
 Called by main. The content decides, not the clock: a folder is read again when anything about its files changed or changed
 very recently, and only different bytes are a change. Refuses to take an absent, unreadable or empty folder for one that
