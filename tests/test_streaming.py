@@ -31,7 +31,7 @@ class Served:
         self.publisher, self.session, self.url, self.transports = publisher, session, url, transports
 
     def get(self, path=STREAM, **query):
-        return self.session.get(self.url + path, params={"schema": "1", **query})
+        return self.session.get(self.url + path, params={"schema": str(snapshot.SCHEMA), **query})
 
 
 @contextlib.asynccontextmanager
@@ -90,7 +90,7 @@ def test_a_stream_says_hello_then_the_snapshot_then_every_newer_one(tmp_path) ->
                 return one.publisher.epoch, hello, first, await heard(stream)
 
     epoch, hello, first, second = asyncio.run(run())
-    assert hello == wire.Hello(epoch=epoch, schema=1)
+    assert hello == wire.Hello(epoch=epoch, schema=snapshot.SCHEMA)
     assert wire.decode_snapshot(bytes(first.content)) == made()
     assert wire.decode_snapshot(bytes(second.content)) == made("cat")
     assert (first.position, second.position) == ({"files": 1}, {"files": 2})
@@ -151,7 +151,7 @@ def test_draining_says_go_away_and_ends_the_stream(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    [{"schema": "2"}, {"schema": ""}, {"version": "abc"}, {"position": "[]"}, {"position": "{"}, {"position": '{"files":-1}'},
+    [{"schema": "3"}, {"schema": ""}, {"version": "abc"}, {"position": "[]"}, {"position": "{"}, {"position": '{"files":-1}'},
      {"position": '{"files":true}'}, {"epoch": "x"}, {"position": "[" * 2000}],
 )  # fmt: skip
 def test_a_query_that_cannot_be_read_is_refused_with_a_sentence(tmp_path, query) -> None:
@@ -207,7 +207,7 @@ def test_a_slow_reader_gets_the_newest_version_and_never_a_queue(tmp_path) -> No
             )
             token = (tmp_path / "token").read_text().strip()
             writer.write(
-                f"GET {STREAM}?schema=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+                f"GET {STREAM}?schema=2 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
             )
             while not one.publisher.sidecars:
                 await asyncio.sleep(0)
@@ -235,7 +235,7 @@ def test_not_even_small_snapshots_queue_for_a_reader_that_reads_nothing(tmp_path
             _, writer = await asyncio.open_connection(*one.url.removeprefix("http://").split(":"), limit=1)
             token = (tmp_path / "token").read_text().strip()
             writer.write(
-                f"GET {STREAM}?schema=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+                f"GET {STREAM}?schema=2 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
             )
             while not one.publisher.sidecars:
                 await asyncio.sleep(0)

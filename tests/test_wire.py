@@ -141,7 +141,8 @@ def test_no_bytes_make_anything_but_a_message_or_a_wire_error(line) -> None:
         (lambda value: value["servers"][0]["endpoint"].update(url=5), "$.servers[0].endpoint.url"),
         (lambda value: value["servers"][0].update(lifecycle="Asleep"), "$.servers[0].lifecycle"),
         (lambda value: value["servers"][0].pop("endpoint"), "$.servers[0]"),
-        (lambda value: value.update(schema=2), "$.schema"),
+        (lambda value: value.update(schema=3, surprise=1), "$.schema"),
+        (lambda value: value.pop("schema"), "$.schema"),
         (lambda value: value.pop("workload"), ""),
         (
             lambda value: value["servers"][0].update(

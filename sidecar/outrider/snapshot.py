@@ -15,8 +15,14 @@ import msgspec
 
 from outrider import budgets, identity, names, rules
 
-SCHEMA = 1
-"""The version of this schema; a sidecar states the one it reads (control-plane.md, Skew)."""
+SCHEMA = 2
+"""The version of this schema; a sidecar states the one it reads (control-plane.md, Skew).
+
+1: the first. 2: `Endpoint.service`, `Snapshot.probing`, and the number itself always stands in the bytes.
+"""
+
+SCHEMAS = (1, 2)
+"""Those that can be written: this one and up to two before it; `skew` says what the older ones cannot express."""
 
 Position = Mapping[str, int]
 """One comparable integer per collection applied; the file source has one collection, `files`."""
@@ -44,9 +50,13 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """Where the server is and how long we wait for it (seconds). `protocol` is `Auto` or a revision."""
+    """Where the server is and how long we wait for it (seconds). `protocol` is `Auto` or a revision.
+
+    `service` is True when it is a Service of the server's own namespace: private addresses are then dialled for it (R15).
+    """
 
     url: str
+    service: bool = False
     protocol: str = "Auto"
     headers: tuple[tuple[str, str], ...] = ()
     ca_bundle: str | None = None
@@ -131,14 +141,19 @@ class Network(Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
-    """What one workload's proxy enforces; `servers` sorted by id. Epoch changes when positions start over."""
+    """What one workload's proxy enforces; `servers` sorted by id. Epoch changes when positions start over.
+
+    `probing` is True only for the prober, which may list the tools of every server in it and call none.
+    """
 
     epoch: int
     workload: identity.Workload
     servers: tuple[ServerView, ...] = ()
     network: Network = Network()
     currency: str = "USD"
-    schema: int = SCHEMA
+    probing: bool = False
+    # A factory, for what equals a plain default is left out of the bytes, and a reader would take them for its own schema.
+    schema: int = msgspec.field(default_factory=lambda: SCHEMA)
 
 
 def canonical(snapshot: Snapshot) -> bytes:

@@ -12,6 +12,7 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from outrider import snapshot
+from outrider.skew import downgrade as downgrade  # noqa: PLC0414 -- part of what this module offers
 
 LINE_END = b"\n"
 
@@ -90,6 +91,15 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 _message_decoder: msgspec.json.Decoder[AnyMessage] = msgspec.json.Decoder(AnyMessage)
 _snapshot_decoder = msgspec.json.Decoder(snapshot.Snapshot)
 
+
+class _Schema(msgspec.Struct, frozen=True):
+    """The one field that is read before the others; schema 1 leaves it out."""
+
+    schema: int = 1
+
+
+_schema_decoder = msgspec.json.Decoder(_Schema)
+
 _Decoded = TypeVar("_Decoded")
 
 
@@ -116,9 +126,11 @@ def decode(line: bytes) -> AnyMessage:
 
 def decode_snapshot(content: bytes) -> snapshot.Snapshot:
     """The snapshot of an offer's content. Raises WireError with the path of what does not fit."""
+    # First, so that a newer schema is called by its name and not by the first of its fields that is unknown here.
+    schema = _decoded(_schema_decoder, content).schema
+    if schema != snapshot.SCHEMA:
+        raise WireError("$.schema", f"schema {schema} is not the {snapshot.SCHEMA} that is read here")
     made = _decoded(_snapshot_decoder, content)
-    if made.schema != snapshot.SCHEMA:
-        raise WireError("$.schema", f"schema {made.schema} is not the {snapshot.SCHEMA} that is read here")
     for index, view in enumerate(made.servers):
         for position, limit in enumerate(view.limits):
             if (limit.quota is None) == (limit.rate is None):

@@ -15,7 +15,7 @@ import pydantic_core
 
 from outrider.manifests import tree
 from outrider.manifests.problem import Problem
-from outrider.resources import forms, schemas
+from outrider.resources import fields, forms, schemas
 
 _WORDS = {
     "missing": "required field is missing",
@@ -37,8 +37,18 @@ def dotted(path: tuple[str | int, ...]) -> str:
     return text.removeprefix(".")
 
 
-def problems(file: str, document: tree.Node, kind: str, error: pydantic.ValidationError) -> list[Problem]:
-    """Every objection of `error` about `document`, each on its line."""
+def problems(
+    file: str,
+    document: tree.Node | None,
+    kind: str,
+    error: pydantic.ValidationError,
+    *,
+    laptop: bool = True,
+) -> list[Problem]:
+    """Every objection of `error` about `document`, each on its line; line 0 when it came from no file.
+
+    Unless `laptop`, fields that exist in files only are not among what is allowed.
+    """
     found = []
     details = error.errors(include_url=False, include_input=False)
     paths = [detail["loc"] for detail in details]
@@ -46,15 +56,18 @@ def problems(file: str, document: tree.Node, kind: str, error: pydantic.Validati
         path = detail["loc"]
         if detail["type"] == "too_short" and any(p[: len(path)] == path and p != path for p in paths):
             continue  # Its entries were there, but none was sound: they have problems of their own.
-        field, message, allowed = _phrase(kind, detail)
+        field, message, allowed = _phrase(kind, detail, laptop=laptop)
         path = (
             detail["loc"] if detail["type"] != "outrider" else detail["loc"] + _steps(detail["ctx"]["field"])
         )
-        found.append(Problem(file, document.line_of(path), field, message, allowed))
+        line = document.line_of(path) if document else 0
+        found.append(Problem(file, line, field, message, allowed))
     return found
 
 
-def _phrase(kind: str, detail: pydantic_core.ErrorDetails) -> tuple[str, str, tuple[str, ...]]:
+def _phrase(
+    kind: str, detail: pydantic_core.ErrorDetails, *, laptop: bool
+) -> tuple[str, str, tuple[str, ...]]:
     """(field, message, what is allowed) of one objection."""
     path, context = detail["loc"], detail.get("ctx", {})
     field, type_ = dotted(path), detail["type"]
@@ -63,7 +76,8 @@ def _phrase(kind: str, detail: pydantic_core.ErrorDetails) -> tuple[str, str, tu
         joint = "." if field and inner and not inner.startswith("[") else ""
         return f"{field}{joint}{inner}", context["text"], ()
     if type_ == "extra_forbidden":
-        allowed = tuple(sorted(schemas.at(kind, path[:-1]).get("properties", {})))
+        here = schemas.at(kind, path[:-1]).get("properties", {})
+        allowed = tuple(sorted(n for n in here if laptop or not here[n].get(fields.FILES_ONLY_MARK)))
         near = difflib.get_close_matches(str(path[-1]), allowed, n=1)
         return field, f'unknown field; did you mean "{near[0]}"?' if near else "unknown field.", allowed
     if type_ in ("enum", "literal_error"):

@@ -41,8 +41,9 @@ UNIQUE_NAMES: pydantic.config.JsonDict = {
 }
 """Schema of an ordered list whose entries have names: atomic for the API server, unique by CEL."""
 
-FILES_ONLY: pydantic.config.JsonDict = {"x-outrider-files-only": True}
-"""Marks a field that exists in files on a laptop and is left out of the CRDs."""
+FILES_ONLY_MARK = "x-outrider-files-only"
+FILES_ONLY: pydantic.config.JsonDict = {FILES_ONLY_MARK: True}
+"""Marks a field that exists in files on a laptop; a cluster refuses it, and the CRDs leave it out."""
 
 
 def needed_in_cluster(field: str) -> pydantic.ConfigDict:

@@ -96,8 +96,15 @@ class Settings(Model):
         "Whoever may label namespaces then says who is in a team.",
     )
     network: Network = pydantic.Field(default_factory=Network, description="Where endpoints may be.")
+    epoch: Annotated[int, pydantic.Field(ge=0, le=2**31 - 1)] = pydantic.Field(
+        default=0,
+        description="Raised by one after etcd was restored to an older state, so that sidecars take a configuration that "
+        "is older than theirs; in a cluster only.",
+    )
     workload: Principal | None = pydantic.Field(
-        default=None, description="The workload that the laptop's proxy speaks for."
+        default=None,
+        description="The workload that the laptop's proxy speaks for.",
+        json_schema_extra=fields.FILES_ONLY,
     )
 
     @pydantic.model_validator(mode="after")
