@@ -360,7 +360,7 @@ def _several(sentences: Iterable[str]) -> str:
     """Sentences in their order, as many as a message holds, and how many there are besides."""
     listed, text = list(sentences), ""
     for index, sentence in enumerate(listed):
-        more = f" {text and ' '}{sentence}".strip() if not text else f"{text} {sentence}"
+        more = f"{text} {sentence}".strip()
         if len(more) > MESSAGE_CHARACTERS_MAX - 200 and text:
             return f"{text} And {len(listed) - index} more."
         text = more

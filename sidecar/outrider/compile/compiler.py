@@ -136,6 +136,10 @@ class Compiler:
         """The objects in a workload's snapshot."""
         return frozenset(self._current(subject).held)
 
+    def spoken(self, subject: Subject) -> frozenset[Object]:
+        """Every object of which `concerned` names this workload."""
+        return frozenset(self._current(subject).changed)
+
     def settled(self, subject: Subject, revision: int) -> frozenset[Object]:
         """Every pod of the workload holds this revision or a later one: what left it before is forgotten, and returned."""
         memo = self._memos.get(subject)

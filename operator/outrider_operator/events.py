@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events that a person can act on: something was refused, something stopped, something goes on again.
+
+Called by reporting, on the replica that leads. At transitions only: what stays as it is, is in the status. Refuses to hold more than
+a few events that could not be posted yet; they are news, not truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import enum
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Self
+
+from outrider import names
+from outrider_operator import conditions
+
+log = logging.getLogger("outrider.operator.events")
+
+WAITING_MAX = 256
+"""Events that wait to be posted; what comes besides is left out, and said in the log."""
+
+_POST_SECONDS_MAX = 10.0
+
+
+class Reason(enum.StrEnum):
+    """Reasons of events about the operator as a whole; those about an object are the reasons of its conditions."""
+
+    doc: str
+
+    def __new__(cls, value: str, doc: str) -> Self:
+        """Keeps the sentence beside the constant, where the reference page is generated from."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.doc = doc
+        return member
+
+    FROZEN = "Frozen", "A kind cannot be read reliably; what was known of it last stays in force."
+    THAWED = "Thawed", "The kind can be read again; changes take effect."
+    MASS_DELETION = (
+        "MassDeletion",
+        "A large part of a kind's objects was deleted at once. It is in force; was it meant?",
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reference:
+    """What an event is about."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Event:
+    """`type` is Normal or Warning; `reason` one of conditions.Reason or of Reason."""
+
+    regarding: Reference
+    type: str
+    reason: str
+    message: str
+
+
+def of_object(kind: str, namespace: str, name: str, uid: str) -> Reference:
+    """One of our objects."""
+    return Reference(names.API_VERSION, kind, namespace, name, uid)
+
+
+def transitions(
+    regarding: Reference, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> tuple[Event, ...]:
+    """The events between two statuses of one object."""
+    old, new = _conditions(before), _conditions(after)
+    found = []
+    accepted, was = new.get("Accepted", {}), old.get("Accepted", {})
+    if accepted.get("status") == "False" and (
+        was.get("status") != "False" or was.get("observedGeneration") != accepted.get("observedGeneration")
+    ):
+        found.append(_event(regarding, "Warning", accepted))
+    if accepted.get("status") == "True" and was.get("status") == "False":
+        found.append(_event(regarding, "Normal", accepted))
+    programmed, was = new.get("Programmed", {}), old.get("Programmed", {})
+    told = (conditions.Reason.REJECTED, conditions.Reason.SIDECAR_TOO_OLD)
+    if programmed.get("reason") in told and programmed.get("reason") != was.get("reason"):
+        found.append(_event(regarding, "Warning", programmed))
+    return tuple(found)
+
+
+class Poster:
+    """Posts events one after another; a slow API server makes nobody wait."""
+
+    def __init__(self, post: Callable[[Event], Awaitable[Any]]) -> None:
+        self._post = post
+        self._waiting: asyncio.Queue[Event] = asyncio.Queue(WAITING_MAX)
+
+    def add(self, *given: Event) -> None:
+        for event in given:
+            try:
+                self._waiting.put_nowait(event)
+            except asyncio.QueueFull:
+                fields = {
+                    "reason": event.reason,
+                    "about": f"{event.regarding.namespace}/{event.regarding.name}",
+                }
+                log.warning("an event is left out: too many wait", extra={"fields": fields})
+
+    async def run(self) -> None:
+        """Posts until cancelled. An event that cannot be posted is logged instead."""
+        while True:
+            event = await self._waiting.get()
+            try:
+                async with asyncio.timeout(_POST_SECONDS_MAX):
+                    await self._post(event)
+            except Exception as error:  # noqa: BLE001 - whatever keeps news from being posted must not end the posting
+                fields = {"reason": event.reason, "text": event.message, "why": str(error) or repr(error)}
+                log.warning("an event could not be posted", extra={"fields": fields})
+
+
+def _event(regarding: Reference, type_: str, condition: Mapping[str, Any]) -> Event:
+    return Event(regarding, type_, str(condition["reason"]), str(condition["message"]))
+
+
+def _conditions(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    listed = status.get("conditions")
+    given = listed if isinstance(listed, list) else []
+    return {str(each.get("type")): each for each in given if isinstance(each, Mapping)}
