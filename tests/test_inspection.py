@@ -20,7 +20,7 @@ definitions = st.dictionaries(
 )
 
 
-@hypothesis.settings(max_examples=60, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.settings(max_examples=40, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 @hypothesis.given(histories(), st.lists(definitions, max_size=6))
 def test_whatever_happens_it_ends_up_saying_what_check_says(steps, lists) -> None:
     remembering = compiler.Compiler()

@@ -42,17 +42,21 @@ class Fleet:
                 self._pods.setdefault(each.subject, {})[uid] = each
         return frozenset(thing for subject in moved for thing in self._settle(subject))
 
+    @property
+    def subjects(self) -> frozenset[compiler.Subject]:
+        """The workloads that run."""
+        return frozenset(self._pods)
+
     def of(self, thing: compiler.Object, *, settling: bool = False) -> conditions.Fleet:
         """Where the pods concerned stand. `settling`: other replicas have not reported yet."""
         counted = programmed = 0
         refusals: list[tuple[str, str]] = []
         others: dict[str, list[str]] = {"too_old": [], "unreachable": [], "lagging": []}
-        for subject, since in self._compiled.concerned(thing).items():
-            held = thing in self._compiled.held(subject)
+        for subject, part in self._compiled.concerned(thing).items():
             for uid, each in self._pods.get(subject, {}).items():
                 receipt = self._receipts.get(uid)
-                there = receipt is not None and self._compiled.revision(subject, receipt.acked) >= since
-                if there and not held:
+                there = receipt is not None and self._compiled.revision(subject, receipt.acked) >= part.since
+                if there and not part.held:
                     continue
                 counted += 1
                 if receipt is not None and there and _expressed(thing, receipt):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from outrider import names, resources, rules
 from outrider import snapshot as snapshots
@@ -46,6 +47,13 @@ class Compiled:
 
     content: bytes
     version: str
+
+
+class Part(NamedTuple):
+    """What one object is in a workload's snapshot: since which revision it is as it is now; `held` False: it is not in it."""
+
+    since: int
+    held: bool
 
 
 class Compiler:
@@ -100,17 +108,9 @@ class Compiler:
         subject = (namespace, service_account)
         memo = self._current(subject)
         found = self._contents.get(subject)
-        if found is not None:
-            self._contents.move_to_end(subject)
-            return found
-        assert memo.made is not None, "a current memo has a snapshot"
-        content = snapshots.canonical(memo.made)
-        found = Compiled(content, snapshots.digest(content))
-        memo.note(found.version)
-        self._contents[subject] = found
-        self._content_bytes += len(content)
-        while self._content_bytes > _CONTENT_BYTES_MAX and len(self._contents) > 1:
-            self._drop(next(iter(self._contents)))
+        if found is None:
+            return self._encode(subject, memo)
+        self._contents.move_to_end(subject)
         return found
 
     def note(self, subject: Subject, version: str) -> None:
@@ -122,15 +122,14 @@ class Compiler:
         memo = self._memos.get(subject)
         return 0 if memo is None else memo.versions.get(version, 0)
 
-    def concerned(self, thing: Object) -> Mapping[Subject, int]:
-        """Whose snapshot holds this object, or held it until a change that not all of its pods have acknowledged.
-
-        With each the revision since when the object is in it as it is now, or is not in it any more.
-        """
+    def concerned(self, thing: Object) -> Mapping[Subject, Part]:
+        """Whose snapshot holds this object, or held it until a change that not all of its pods have acknowledged."""
         found = {}
         for subject in sorted(self._concerned.get(thing, ())):
-            found[subject] = self._current(subject).changed.get(thing, 0)
-        return {subject: since for subject, since in found.items() if since}
+            memo = self._current(subject)
+            if thing in memo.changed:
+                found[subject] = Part(memo.changed[thing], thing in memo.held)
+        return found
 
     def held(self, subject: Subject) -> frozenset[Object]:
         """The objects in a workload's snapshot."""
@@ -152,6 +151,22 @@ class Compiler:
             del memo.changed[each]
             self._forget(each, subject)
         return gone
+
+    def afresh(self) -> Compiler:
+        """Another Compiler of the same world that remembers nothing, to compare with."""
+        made = Compiler(loopback=self._site.loopback, bridges=self._site.bridges)
+        made.update(self.objects.world, epoch=self._site.epoch)
+        return made
+
+    def reset(self) -> None:
+        """Makes everything anew from the current world, should what is remembered ever be wrong."""
+        world = self.objects.world
+        self.objects.clear()
+        self._openers.clear()
+        self._alike.clear()
+        self.update(world, epoch=self._site.epoch)
+        for subject, memo in self._memos.items():
+            memo.case, memo.fresh = self.objects.case(*subject), False
 
     def keep(self, subjects: Iterable[Subject]) -> None:
         """Forgets every other workload."""
@@ -177,10 +192,23 @@ class Compiler:
             memo.made = made
             memo.revision += 1
             memo.mark(touched)
-            self._drop(subject)
+            self._encode(subject, memo)
             for each in touched:
                 self._concerned.setdefault(each, set()).add(subject)
         return memo
+
+    def _encode(self, subject: Subject, memo: Memo) -> Compiled:
+        """The bytes of a memo's snapshot, kept as long as there is room."""
+        assert memo.made is not None, "a current memo has a snapshot"
+        content = snapshots.canonical(memo.made)
+        found = Compiled(content, snapshots.digest(content))
+        memo.note(found.version)
+        self._drop(subject)
+        self._contents[subject] = found
+        self._content_bytes += len(content)
+        while self._content_bytes > _CONTENT_BYTES_MAX and len(self._contents) > 1:
+            self._drop(next(iter(self._contents)))
+        return found
 
     def _view(self, case: scope.Case, server: names.ServerId) -> snapshots.ServerView | None:
         made = self.objects.servers.get(server)

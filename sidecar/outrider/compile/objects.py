@@ -68,14 +68,18 @@ class Objects:
     """One world after another."""
 
     def __init__(self, world: resources.World | None = None) -> None:
+        self.clear()
+        if world is not None:
+            self.advance(world)
+
+    def clear(self) -> None:
+        """Knows of no object any more."""
         self.world = resources.World()
         self.servers: dict[names.ServerId, resources.MCPServer] = {}
         self.policies: scope.Index[resources.MCPToolPolicy] = scope.Index()
         self.budgets: scope.Index[resources.MCPBudget] = scope.Index()
         self._spaces: dict[str, set[names.ServerId]] = {}
         self._named: dict[str, set[names.ServerId]] = {}
-        if world is not None:
-            self.advance(world)
 
     def advance(self, world: resources.World) -> Delta:
         """Makes `world` the current one and says how it differs from the last."""

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events tell of transitions that a person can act on, once, and never hold anybody up."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from outrider_operator import events
+
+REGARDING = events.of_object("MCPToolPolicy", "crm", "p", "u1")
+
+
+def status(*, generation=1, **conditions):
+    return {
+        "conditions": [
+            {
+                "type": kind,
+                "status": status,
+                "reason": reason,
+                "message": "Words.",
+                "observedGeneration": generation,
+            }
+            for kind, (status, reason) in conditions.items()
+        ]
+    }
+
+
+GOOD = status(Accepted=("True", "Accepted"), Programmed=("True", "Programmed"))
+BAD = status(Accepted=("False", "Invalid"), Programmed=("False", "NotAccepted"))
+REFUSED = status(Accepted=("True", "Accepted"), Programmed=("False", "Rejected"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ({}, GOOD, []),
+        (GOOD, GOOD, []),
+        ({}, BAD, [("Warning", "Invalid")]),
+        (GOOD, BAD, [("Warning", "Invalid")]),
+        (BAD, BAD, []),
+        (BAD, status(generation=2, Accepted=("False", "UnknownField")), [("Warning", "UnknownField")]),
+        (BAD, GOOD, [("Normal", "Accepted")]),
+        (GOOD, REFUSED, [("Warning", "Rejected")]),
+        (REFUSED, REFUSED, []),
+        (REFUSED, GOOD, []),
+        (GOOD, status(Programmed=("False", "SidecarTooOld")), [("Warning", "SidecarTooOld")]),
+        (GOOD, status(Accepted=("True", "Accepted"), Programmed=("False", "SidecarsUnreachable")), []),
+        ({"conditions": "garbage"}, GOOD, []),
+    ],
+)
+def test_only_transitions_that_somebody_can_act_on_are_news(before, after, expected) -> None:
+    found = events.transitions(REGARDING, before, after)
+    assert [(event.type, event.reason) for event in found] == expected
+    assert all(event.regarding is REGARDING and event.message == "Words." for event in found)
+
+
+def event(number):
+    return events.Event(REGARDING, "Normal", "Accepted", str(number))
+
+
+def test_events_are_posted_in_order_and_one_that_fails_is_left_behind() -> None:
+    posted = []
+
+    async def post(given):
+        if given.message == "1":
+            raise OSError("no answer")
+        posted.append(given.message)
+
+    async def run():
+        poster = events.Poster(post)
+        running = asyncio.create_task(poster.run())
+        poster.add(event(0), event(1), event(2))
+        await asyncio.sleep(0.05)
+        running.cancel()
+
+    asyncio.run(run())
+    assert posted == ["0", "2"]
+
+
+def test_too_many_events_hold_nobody_up(caplog) -> None:
+    async def run():
+        poster = events.Poster(lambda _event: asyncio.sleep(3600))
+        poster.add(*(event(number) for number in range(events.WAITING_MAX + 1)))
+
+    asyncio.run(run())
+    assert [record.message for record in caplog.records] == ["an event is left out: too many wait"]
+
+
+def test_every_reason_says_what_it_means() -> None:
+    assert all(reason.doc for reason in events.Reason)
