@@ -43,6 +43,10 @@ class Reason(enum.StrEnum):
         "MassDeletion",
         "A large part of a kind's objects was deleted at once. It is in force; was it meant?",
     )
+    SETTINGS_INVALID = (
+        "SettingsInvalid",
+        "The settings are absent or broken; the last valid ones stay in force, and without any nothing is served.",
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -65,6 +65,7 @@ class Reporter:
         self._mended = mended
         self._fleet = fleet.Fleet(compiled)
         self._leading = False
+        self._uids: dict[compiler.Object, str] = {}
         self._dirty: dict[compiler.Object, None] = {}
         self._seen: Mapping[names.ServerId, observations.Observation] = {}
         self._tools: dict[names.ServerId, tuple[str, ...]] = {}
@@ -122,9 +123,10 @@ class Reporter:
 
     def _look(self) -> None:
         """Asks what others know, and marks the objects of which something else is true than at the last tick."""
-        running = self._known.pods()
-        self._mark(*self._fleet.update(running, self._known.receipts()))
-        self._compiled.keep(pod.subject for pod in running.values())
+        injected = self._known.pods()
+        self._mark(*self._fleet.update(injected, self._known.receipts()))
+        # Those of pods that do not run yet too: their sidecars wait for a first configuration.
+        self._compiled.keep(pod.subject for pod in injected.values())
         seen = self._known.observations()
         moved = {server for server in {*seen, *self._seen} if seen.get(server) != self._seen.get(server)}
         self._mark(*((_SERVER, *server) for server in moved))
@@ -156,14 +158,18 @@ class Reporter:
     def _report(self, thing: compiler.Object) -> bool:
         """Has one status written if it is another now; True when it has to be looked at again at the next tick."""
         watched = self._known.watched(thing)
+        uid = "" if watched is None else watched.uid
+        if self._uids.get(thing, uid) != uid or watched is None:
+            self._writer.forget(thing)  # It is gone, or is another one of the same name.
         if watched is None:
-            self._writer.forget(thing)
+            self._uids.pop(thing, None)
             return False
+        self._uids[thing] = uid
         before = self._writer.last(thing) or watched.status
         first = not before.get("conditions")
         facts = self._facts(watched, counted=not first)
         status = conditions.status(facts, before, now=time.time(), timestamp=timestamp)
-        self._writer.want(thing, status, live=watched.status, first=first)
+        self._writer.want(thing, status, live=watched.status, uid=uid, first=first)
         regarding = events.of_object(*thing, watched.uid)
         self._poster.add(*events.transitions(regarding, before, status))
         return first
