@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
 import subprocess
 import sys
@@ -11,10 +12,15 @@ import pytest
 import yaml
 
 from outrider import resources
+from outrider.resources import kinds
 from outrider_operator import crds
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXTS = resources.crds()
+POLICIES = resources.field_policies()
+EVERYTHING = {**TEXTS, **POLICIES}
+REVISION = (2, "85e58f60b9e52e1971bcce1da6890797862d6cdce7a82d7cab06101155380ac0")
+"""The live revision and the digest of everything in crds/."""
 
 
 def nodes(schema, path="", *, in_list=False):
@@ -27,14 +33,18 @@ def nodes(schema, path="", *, in_list=False):
         yield from nodes(schema["additionalProperties"], f"{path}{{}}", in_list=True)
 
 
-def spec_of(text):
+def whole_of(text):
     [version] = yaml.safe_load(text)["spec"]["versions"]
-    return version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    return version["schema"]["openAPIV3Schema"]
+
+
+def spec_of(text):
+    return whole_of(text)["properties"]["spec"]
 
 
 def test_the_committed_files_are_the_generated_ones() -> None:
     committed = {path.name: path.read_text() for path in (ROOT / "crds").glob("*.yaml")}
-    assert committed == TEXTS, "run: python -m outrider_operator.crds"
+    assert committed == EVERYTHING, "run: python -m outrider_operator.crds"
 
 
 def test_the_command_writes_them(tmp_path) -> None:
@@ -42,8 +52,8 @@ def test_the_command_writes_them(tmp_path) -> None:
         [sys.executable, "-m", "outrider_operator.crds", str(tmp_path / "out")], capture_output=True, text=True, check=True,
         env={"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'sidecar'}"},
     )  # fmt: skip
-    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == TEXTS
-    assert len(ran.stdout.splitlines()) == 3
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == EVERYTHING
+    assert len(ran.stdout.splitlines()) == 6
 
 
 def test_writing_twice_changes_nothing(tmp_path) -> None:
@@ -55,7 +65,7 @@ def test_a_schema_is_structural_bounded_and_described(name) -> None:
     allowed = {
         "type", "description", "properties", "required", "items", "additionalProperties", "enum", "pattern", "default",
         "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems", "maxProperties",
-        "x-kubernetes-list-type", "x-kubernetes-validations",
+        "x-kubernetes-list-type", "x-kubernetes-validations", "x-kubernetes-preserve-unknown-fields",
     }  # fmt: skip
     for path, node, in_list in nodes(spec_of(TEXTS[name])):
         assert set(node) <= allowed, (path, set(node) - allowed)
@@ -70,6 +80,48 @@ def test_a_schema_is_structural_bounded_and_described(name) -> None:
             assert node["x-kubernetes-list-type"] == "atomic", path
         if node["type"] == "string" and "enum" not in node:
             assert "maxLength" in node, path
+        assert ("properties" in node) == (node.get("x-kubernetes-preserve-unknown-fields") is True), path
+
+
+@pytest.mark.parametrize("name", sorted(TEXTS))
+def test_a_status_is_structural_bounded_and_described_and_keeps_nothing_unknown(name) -> None:
+    status = whole_of(TEXTS[name])["properties"]["status"]
+    assert {"observedGeneration", "conditions", "programmed"} <= set(status["properties"])
+    for path, node, _ in nodes(status):
+        assert "x-kubernetes-preserve-unknown-fields" not in node, path
+        assert "default" not in node, path
+        assert node.get("description", "").endswith(".") or path.endswith("[]"), path
+        assert node["type"] != "array" or "maxItems" in node, path
+        assert node["type"] != "string" or {"maxLength", "enum", "format"} & set(node), path
+    conditions = status["properties"]["conditions"]
+    assert conditions["x-kubernetes-list-map-keys"] == ["type"]
+
+
+def test_every_column_shows_a_scalar_that_the_schema_has() -> None:
+    for text in TEXTS.values():
+        made = yaml.safe_load(text)
+        [version] = made["spec"]["versions"]
+        for column in version["additionalPrinterColumns"]:
+            path = column["jsonPath"]
+            if path.startswith((".status.conditions[", ".metadata")):
+                continue
+            node = whole_of(text)
+            for step in path.strip(".").split("."):
+                node = node["properties"][step]
+            assert node["type"] == column["type"], path
+        assert version["subresources"] == {"status": {}}
+        shown = [column["name"] for column in version["additionalPrinterColumns"]]
+        assert (shown[0], shown[-1]) == ("Ready", "Age")
+
+
+def test_the_revision_is_raised_when_anything_changes() -> None:
+    """An installation refuses to go back behind the live revision, so two different ones must not share a number."""
+    joined = "".join(EVERYTHING[name] for name in sorted(EVERYTHING))
+    known = (kinds.REVISION, hashlib.sha256(joined.encode()).hexdigest())
+    assert known == REVISION, "raise outrider.resources.kinds.REVISION and write both down here"
+    for text in EVERYTHING.values():
+        for document in yaml.safe_load_all(text):
+            assert document["metadata"]["labels"] == {kinds.REVISION_LABEL: str(kinds.REVISION)}
 
 
 @pytest.mark.parametrize("name", sorted(TEXTS))
@@ -79,14 +131,13 @@ def test_names_are_those_of_our_group(name) -> None:
     assert made["metadata"]["name"] == f"{spec['names']['plural']}.outrider.dev"
     assert spec["names"]["categories"] == ["outrider"]
     assert spec["names"]["shortNames"][0] in ("orsrv", "orpol", "orbud")
-    assert "status" not in spec["versions"][0].get("subresources", {})
 
 
 def test_what_exists_only_in_files_is_in_no_crd() -> None:
     servers = TEXTS["outrider.dev_mcpservers.yaml"]
     spec = spec_of(servers)
     assert "command" not in spec["properties"]["endpoint"]["properties"]
-    assert spec["properties"]["endpoint"]["required"] == ["url"]
+    assert "required" not in spec["properties"]["endpoint"]
     credential = spec["properties"]["credentials"]["items"]
     assert set(credential["properties"]) == {"name", "from", "tools", "none"}
     assert set(credential["required"]) == {"name", "from", "none"}

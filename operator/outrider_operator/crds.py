@@ -13,10 +13,10 @@ from outrider import resources
 
 
 def write(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
-    """Writes every CRD into `folder`, made if absent; the paths written. Raises OSError."""
+    """Writes every CRD and every field policy into `folder`, made if absent; the paths written. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, text in resources.crds().items():
+    for name, text in {**resources.crds(), **resources.field_policies()}.items():
         path = folder / name
         path.write_text(text, encoding="utf-8")
         written.append(path)

@@ -9,6 +9,7 @@ refuses whatever it cannot place. The tables are written out because the standar
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from outrider import snapshot
@@ -61,12 +62,20 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
 
 
-def check(
-    address: str, *, port: int, host: str, network: snapshot.Network, own: AbstractSet[str]
+def check(  # noqa: PLR0913 -- one address, and every fact that speaks for or against it
+    address: str,
+    *,
+    port: int,
+    host: str,
+    network: snapshot.Network,
+    own: AbstractSet[str],
+    service: bool = False,
 ) -> str | None:
     """Why `address` must not be dialled for `host`, as a clause for a log line; None when it may be.
 
-    `own` holds the proxy's own addresses, each either bare (every port of it) or as `address:port` (`[v6]:port`).
+    `own` holds the proxy's own addresses and the API server's, each either bare (every port of it) or as `address:port`
+    (`[v6]:port`). `service` is True when the host is a Service of the server's own namespace, which has a private address
+    by its nature; what a Service may stand for besides (an ExternalName, a hand-made endpoint) is judged like any address.
     Rules: security.md R15; `network` is the snapshot's.
     """
     try:
@@ -76,16 +85,25 @@ def check(
     # A v4-mapped address reaches exactly the v4 host, so it is judged as that host.
     mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
     dialled: Address = mapped or parsed
-    if _is_own(dialled, port, own):
-        return "it is the proxy's own address"
+    if _is_own(dialled, port, own) or host in own:
+        return "it is the proxy's own address, or the API server's"
     kind = _always_refused(dialled)
     if kind is not None:
         return f"{kind} addresses are never dialled"
     if _is_loopback(dialled):
         return None if network.loopback else "loopback addresses are never dialled outside a laptop"
     if any(dialled in private for private in _PRIVATE if private.version == dialled.version):
-        return _private(dialled, host, network)
+        return None if service else _private(dialled, host, network)
     return None
+
+
+def api_server(environment: Mapping[str, str]) -> frozenset[str]:
+    """The API server's address as kubelet tells every container; to be among `own`, for every tenant can name it."""
+    host = environment.get("KUBERNETES_SERVICE_HOST", "").strip("[]")
+    try:
+        return frozenset({str(ipaddress.ip_address(host))})
+    except ValueError:
+        return frozenset({host.lower()} - {""})
 
 
 def _is_own(address: Address, port: int, own: AbstractSet[str]) -> bool:
@@ -139,7 +157,7 @@ def _private(address: Address, host: str, network: snapshot.Network) -> str | No
         if _under(host, allow.suffix) and _within(address, allow.cidr):
             return None
     return (
-        "private addresses are dialled only for hosts that `network.allow` names; "
+        "private addresses are dialled only for an endpoint.service and for hosts that `network.allow` names; "
         "add an entry with this host's suffix and this range there"
     )
 

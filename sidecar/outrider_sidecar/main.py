@@ -25,6 +25,7 @@ import msgspec
 
 from outrider import bind, budgets, catalog, decide, names, snapshot
 from outrider_sidecar import (
+    addresses,
     admin,
     attempt,
     caller,
@@ -75,7 +76,7 @@ class Proxy:
         self._ledger = ledger.Ledger()
         replay = self._journal.replay
         self._ledger.restore(replay.spent, latest=replay.latest)
-        self._own: set[str] = set()
+        self._own: set[str] = set(addresses.api_server(os.environ))
         self._upstream = upstream.AiohttpUpstream(loop, network=self._network, own_addresses=self._own)
         lender = credentials.Credentials(credentials.Files(time.monotonic))
         self._servers = servers.Servers(

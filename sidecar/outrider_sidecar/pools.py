@@ -61,6 +61,7 @@ class Key:
 
     server: names.ServerId
     url: str
+    service: bool
     ca_bundle: str | None
     connect_seconds: float
     pool_idle_seconds: float
@@ -90,7 +91,12 @@ class _Connector(aiohttp.TCPConnector):
     def _make_socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, proto, _, address = info
         reason = addresses.check(
-            str(address[0]), port=int(address[1]), host=self._host, network=self._key.network, own=self._own
+            str(address[0]),
+            port=int(address[1]),
+            host=self._host,
+            network=self._key.network,
+            own=self._own,
+            service=self._key.service,
         )
         if reason is not None:
             LEG.get().refused = f"{address[0]}: {reason}"
@@ -175,6 +181,7 @@ class Pools:
         key = Key(
             server.id,
             endpoint.url,
+            endpoint.service,
             endpoint.ca_bundle,
             endpoint.connect_seconds,
             endpoint.pool_idle_seconds,

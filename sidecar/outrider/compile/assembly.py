@@ -29,7 +29,10 @@ class Site:
 
 def address(made: resources.MCPServer, site: Site) -> str | None:
     """The URL at which a server is called; None when it has none here."""
-    return made.spec.endpoint.url or site.bridges.get(made.id)
+    endpoint = made.spec.endpoint
+    if endpoint.service is not None:
+        return endpoint.service.url(made.metadata.namespace, tls=endpoint.tls is not None)
+    return endpoint.url or site.bridges.get(made.id)
 
 
 def assembled(case: scope.Case, views: Iterable[snapshot.ServerView], site: Site) -> snapshot.Snapshot:

@@ -60,6 +60,7 @@ def endpoint(given: server.Endpoint, *, url: str) -> snapshot.Endpoint:
     """Where the server is, durations in seconds, header names in lower case."""
     return snapshot.Endpoint(
         url=url,
+        service=given.service is not None,
         protocol=assembly.default_text(given.protocol),
         headers=tuple(sorted((name.lower(), value) for name, value in (given.headers or {}).items())),
         ca_bundle=given.tls.ca_bundle if given.tls else None,

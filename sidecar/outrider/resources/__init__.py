@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from outrider.resources.budget import MCPBudget as MCPBudget
 from outrider.resources.crd import crds as crds
+from outrider.resources.field_policies import field_policies as field_policies
 from outrider.resources.policy import MCPToolPolicy as MCPToolPolicy
 from outrider.resources.schemas import schema as schema
 from outrider.resources.server import MCPServer as MCPServer

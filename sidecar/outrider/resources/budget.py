@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import enum
 import zoneinfo
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import pydantic
 
 from outrider import budgets
 from outrider.resources import fields
-from outrider.resources.fields import UNIQUE_NAMES, Amount, Glob, Model, wrong
+from outrider.resources.fields import Amount, Glob, Model, wrong
 
 
 class Per(enum.Enum):
@@ -34,12 +34,28 @@ class Quota(Model):
     period: budgets.Period = pydantic.Field(description="The calendar period after which it starts anew.")
     time_zone: Annotated[str, pydantic.Field(pattern=r"^[A-Za-z][A-Za-z0-9_+/-]*$", max_length=64)] = (
         pydantic.Field(
-            default="UTC", description="The IANA zone in which the period is aligned, such as Europe/Berlin."
+            default="UTC",
+            description="The IANA zone in which the period is aligned, such as Europe/Berlin.",
+            json_schema_extra=fields.checked(
+                (
+                    "self != 'Local' && timestamp('2026-01-01T00:00:00Z').getFullYear(self) > 0",
+                    "must be an IANA time zone such as Europe/Berlin",
+                )
+            ),
         )
     )
     warn_at: Annotated[
         tuple[Annotated[int, pydantic.Field(ge=1, le=100)], ...], pydantic.Field(max_length=8)
-    ] = pydantic.Field(default=(), description="Percentages at which to warn once per period, ascending.")
+    ] = pydantic.Field(
+        default=(),
+        description="Percentages at which to warn once per period, ascending.",
+        json_schema_extra=fields.checked(
+            (
+                "self.isSorted() && self.all(x, self.exists_one(y, x == y))",
+                "must ascend, each percentage once, such as [50, 80, 95]",
+            )
+        ),
+    )
 
     @pydantic.model_validator(mode="after")
     def _zone_and_steps(self) -> Quota:
@@ -76,15 +92,17 @@ class Limit(Model):
     rate: Rate | None = pydantic.Field(default=None, description="At most so fast; only for Calls.")
 
     model_config = pydantic.ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                {"rule": "has(self.quota) != has(self.rate)", "message": "exactly one of quota and rate"},
-                {
-                    "rule": "self.unit == 'Calls' || !has(self.rate)",
-                    "message": "a rate counts Calls, never Cost",
-                },
-            ]
-        }
+        json_schema_extra=fields.checked(
+            ("has(self.quota) != has(self.rate)", "needs exactly one of quota and rate"),
+            (
+                "self.unit == 'Calls' || !has(self.rate)",
+                "a rate counts Calls, never Cost; a Cost limit needs a quota",
+            ),
+            (
+                "self.unit != 'Calls' || !has(self.quota) || self.quota.amount.matches('^[0-9]+([.]0+)?$')",
+                "the quota.amount of Calls is a whole number",
+            ),
+        )
     )
 
     @pydantic.model_validator(mode="after")
@@ -96,6 +114,25 @@ class Limit(Model):
         if self.quota and self.unit is budgets.Unit.CALLS and fields.micro(self.quota.amount) % budgets.MICRO:
             raise wrong("quota.amount", "calls are whole numbers")
         return self
+
+
+_KEPT_LIMITS: pydantic.config.JsonDict = {
+    "x-kubernetes-list-type": "atomic",
+    "x-kubernetes-validations": [
+        *cast("list[pydantic.JsonValue]", fields.UNIQUE_NAMES["x-kubernetes-validations"]),
+        {
+            "rule": "oldSelf.all(o, !self.exists(n, n.name == o.name) || self.exists(n, n.name == o.name"
+            " && n.unit == o.unit && has(n.quota) == has(o.quota)"
+            " && (!has(n.quota) || (n.quota.period == o.quota.period"
+            # Not `?timeZone.orValue`: the API server would estimate its length as boundless.
+            " && (has(n.quota.timeZone) ? n.quota.timeZone : 'UTC')"
+            " == (has(o.quota.timeZone) ? o.quota.timeZone : 'UTC')))))",
+            "message": "unit, period, timeZone and whether it is a quota or a rate cannot be changed: "
+            "give the limit another name",
+        },
+    ],
+}
+"""Names are unique, and what a counter is keyed by stays: else what was counted in one unit would be read in another."""
 
 
 class BudgetSpec(Model):
@@ -112,11 +149,18 @@ class BudgetSpec(Model):
         default=("*",), description="Which tools count, byte-exact."
     )
     per: Annotated[tuple[Per, ...], pydantic.Field(max_length=5)] = pydantic.Field(
-        default=(), description="What has a counter of its own; left out, one counter in all."
+        default=(),
+        description="What has a counter of its own; left out, one counter in all.",
+        json_schema_extra=fields.checked(
+            ("self.all(x, self.exists_one(y, x == y))", "names each dimension once; remove the second")
+        ),
     )
     limits: Annotated[
-        tuple[Limit, ...], pydantic.Field(min_length=1, max_length=8, json_schema_extra=UNIQUE_NAMES)
-    ] = pydantic.Field(description="Every one of them must hold.")
+        tuple[Limit, ...], pydantic.Field(min_length=1, max_length=8, json_schema_extra=_KEPT_LIMITS)
+    ] = pydantic.Field(
+        description="Every one of them must hold. A limit's unit, period, time zone and whether it is a quota or a rate "
+        "stay as they are for as long as it has its name: what was counted would mean something else."
+    )
     on_exceeded: Literal["Deny", "Warn"] = pydantic.Field(
         default="Deny", description="Deny refuses the call; Warn lets it pass and says so."
     )

@@ -2,56 +2,33 @@
 """The CustomResourceDefinitions, made of the models.
 
 Called by the operator's `crds` module, which writes `crds/`, and by the test that they are fresh. Refuses (by assertion)
-what a structural schema cannot hold.
+what a structural schema cannot hold. Objects of the spec keep unknown fields: `field_policies` refuses them by name, where
+dropping them would turn a typo into another meaning.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import yaml
 
 from outrider import names
-from outrider.resources import schemas
+from outrider.resources import fields, kinds, schemas, status
 
 _DROPPED = (
     "title",
     "additionalProperties",
     "default",
     "const",
-    "x-outrider-files-only",
+    fields.FILES_ONLY_MARK,
     "x-outrider-crd-required",
 )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Kind:
-    name: str
-    plural: str
-    short: str
-    columns: tuple[tuple[str, str, str], ...]
-
-
-_KINDS = (
-    _Kind(
-        "MCPServer",
-        "mcpservers",
-        "orsrv",
-        (
-            ("Version", "string", ".spec.version"),
-            ("Lifecycle", "string", ".spec.lifecycle"),
-            ("Url", "string", ".spec.endpoint.url"),
-        ),
-    ),
-    _Kind("MCPToolPolicy", "mcptoolpolicies", "orpol", (("Mode", "string", ".spec.mode"),)),
-    _Kind("MCPBudget", "mcpbudgets", "orbud", (("OnExceeded", "string", ".spec.onExceeded"),)),
-)
+_UNKNOWN_KEPT = "x-kubernetes-preserve-unknown-fields"
 
 
 def crds() -> dict[str, str]:
     """File name to YAML text of every CRD; the same bytes each time."""
-    return {f"{names.GROUP}_{kind.plural}.yaml": _text(_definition(kind)) for kind in _KINDS}
+    return {f"{names.GROUP}_{kind.plural}.yaml": _text(_definition(kind)) for kind in kinds.KINDS}
 
 
 def _text(definition: dict[str, Any]) -> str:
@@ -59,33 +36,14 @@ def _text(definition: dict[str, Any]) -> str:
     return f"# SPDX-License-Identifier: Apache-2.0\n# Generated from outrider.resources; `python -m outrider_operator.crds` writes it anew.\n{body}"
 
 
-def _definition(kind: _Kind) -> dict[str, Any]:
-    columns = [{"name": name, "type": type_, "jsonPath": path} for name, type_, path in kind.columns]
-    columns.append({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"})
-    model = schemas.schema(kind.name)
-    version = {
-        "name": names.API_VERSION.rpartition("/")[2],
-        "served": True,
-        "storage": True,
-        "additionalPrinterColumns": columns,
-        "schema": {
-            "openAPIV3Schema": {
-                "type": "object",
-                "description": model["description"],
-                "required": ["spec"],
-                "properties": {
-                    "apiVersion": {"type": "string"},
-                    "kind": {"type": "string"},
-                    "metadata": {"type": "object"},
-                    "spec": _structural(model["properties"]["spec"], in_list=False),
-                },
-            }
-        },
-    }
+def _definition(kind: kinds.Kind) -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{kind.plural}.{names.GROUP}"},
+        "metadata": {
+            "name": f"{kind.plural}.{names.GROUP}",
+            "labels": {kinds.REVISION_LABEL: str(kinds.REVISION)},
+        },
         "spec": {
             "group": names.GROUP,
             "scope": "Namespaced",
@@ -97,7 +55,43 @@ def _definition(kind: _Kind) -> dict[str, Any]:
                 "shortNames": [kind.short],
                 "categories": ["outrider"],
             },
-            "versions": [version],
+            "versions": [
+                {
+                    "name": kinds.VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": _columns(kind),
+                    "schema": {"openAPIV3Schema": _whole(kind)},
+                }
+            ],
+        },
+    }
+
+
+def _columns(kind: kinds.Kind) -> list[dict[str, Any]]:
+    made = []
+    for column in kind.columns:
+        shown: dict[str, Any] = {"name": column.name, "type": column.type, "jsonPath": column.path}
+        made.append({**shown, "priority": 1} if column.wide else shown)
+    return [*made, {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}]
+
+
+def _whole(kind: kinds.Kind) -> dict[str, Any]:
+    model = schemas.schema(kind.name)
+    label = {"type": "string", "maxLength": 63, "pattern": fields.LABEL_PATTERN}
+    return {
+        "type": "object",
+        "description": model["description"],
+        _UNKNOWN_KEPT: True,
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            # An object's name is half of a rule's or a server's name everywhere: a label, not just any DNS name.
+            "metadata": {"type": "object", "properties": {"name": label}},
+            "spec": _structural(model["properties"]["spec"], in_list=False),
+            "status": status.schema(kind.name),
         },
     }
 
@@ -112,10 +106,9 @@ def _structural(node: dict[str, Any], *, in_list: bool) -> dict[str, Any]:
         made["enum"] = [node["const"]]
         made["type"] = "boolean" if isinstance(node["const"], bool) else "string"
     if "properties" in node:
+        made[_UNKNOWN_KEPT] = True
         kept = {
-            name: child
-            for name, child in node["properties"].items()
-            if not child.get("x-outrider-files-only")
+            name: child for name, child in node["properties"].items() if not child.get(fields.FILES_ONLY_MARK)
         }
         made["properties"] = {name: _structural(child, in_list=in_list) for name, child in kept.items()}
         if not in_list:

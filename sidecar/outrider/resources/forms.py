@@ -32,6 +32,7 @@ FORMS: dict[str, str] = {
     fields.HEADER_PATTERN: "a header's name such as X-Api-Version: letters, digits and hyphens, without spaces or colon",
     urls.PATTERN: "a URL such as https://crm.example/mcp: http or https, a host, perhaps port, path and query; "
     "no user, no #fragment, no spaces",
+    urls.PATH_PATTERN: "a path such as /mcp: it begins with a slash, without query, spaces and quotes",
     CONTROL_FREE: _LINE,
     CONTROL_FREE_SOME: f"{_LINE}; not empty",
     PRINTABLE: "text of printable ASCII characters",

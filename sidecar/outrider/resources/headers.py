@@ -15,17 +15,63 @@ _RESERVED = frozenset(
     }
 )  # fmt: skip
 _RESERVED_PREFIXES = ("content-", "mcp-", "proxy-", "x-forwarded-", "outrider-")
-_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
-_SECRET_NAME = re.compile(
-    r"auth|cookie|token|secret|passw|credential|api-?_?key|access-?_?key|private-?_?key|session|signature|jwt|bearer"
-)
-_SECRET_VALUE = re.compile(
+_NAME_PATTERN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}"
+_TELLING_NAME_PATTERN = r"auth|cookie|token|secret|passw|credential|api-?_?key|access-?_?key|private-?_?key|session|signature|jwt|bearer"
+_TELLING_VALUE_PATTERN = (
     r"^(bearer|basic|digest|negotiate|token)\s+\S|-----begin|\beyj[a-z0-9_-]{8,}\.|^(sk|pk|rk)[-_][a-z0-9_-]{8,}"
-    r"|^(gh[a-z]_|github_pat_|glpat-|xox[a-z]-|hvs\.|s\.[a-z0-9]{20}|akia[0-9a-z]{12}|aiza[0-9a-z_-]{20}|npm_|pypi-)",
-    re.IGNORECASE,
+    r"|^(gh[a-z]_|github_pat_|glpat-|xox[a-z]-|hvs\.|s\.[a-z0-9]{20}|akia[0-9a-z]{12}|aiza[0-9a-z_-]{20}|npm_|pypi-)"
 )
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_RANDOM = re.compile(r"[A-Za-z0-9+/=_-]{24,}")
+_UUID_PATTERN = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_RANDOM_PATTERN = r"[A-Za-z0-9+/=_-]{24,}"
+_HEX_PATTERN = r"[0-9a-f]{32,}"
+
+_NAME = re.compile(_NAME_PATTERN)
+_TELLING_NAME = re.compile(_TELLING_NAME_PATTERN)
+_TELLING_VALUE = re.compile(_TELLING_VALUE_PATTERN, re.IGNORECASE)
+_UUID = re.compile(_UUID_PATTERN, re.IGNORECASE)
+_RANDOM = re.compile(_RANDOM_PATTERN)
+
+
+def _matches(subject: str, pattern: str) -> str:
+    quoted = pattern.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{subject}.matches('{quoted}')"
+
+
+_OURS = "^(" + "|".join([*(f"{name}$" for name in sorted(_RESERVED)), *_RESERVED_PREFIXES]) + ")"
+_LOOKS_SECRET = (
+    f"{_matches('self[k]', f'(?i){_TELLING_VALUE_PATTERN}')} || ({_matches('self[k]', f'^{_RANDOM_PATTERN}$')}"
+    f" && !{_matches('self[k]', f'(?i)^{_UUID_PATTERN}$')} && {_matches('self[k]', '[0-9]')}"
+    f" && ({_matches('self[k]', f'(?i)^{_HEX_PATTERN}$')}"
+    f" || ({_matches('self[k]', '[a-z]')} && {_matches('self[k]', '[A-Z]')})))"
+)
+
+RULES = (
+    (
+        f"self.all(k, {_matches('k', f'^{_NAME_PATTERN}$')})",
+        "a header's name is letters, digits and !#$%&'*+.^_`|~- only, at most 64",
+    ),
+    (
+        f"self.all(k, !{_matches('k.lowerAscii()', _OURS)})",
+        "one of these headers is the proxy's own to set (framing, hops, MCP's own); remove it",
+    ),
+    (
+        f"self.all(k, !{_matches('k.lowerAscii()', _TELLING_NAME_PATTERN)})",
+        "one of these is the name of a secret; list it under credentials instead",
+    ),
+    (
+        "self.all(k, self[k] == self[k].trim())",
+        "a value begins or ends with a space, which HTTP does not keep; remove it",
+    ),
+    (
+        f"self.all(k, !({_LOOKS_SECRET}))",
+        "a value looks like a secret; constants are readable by everybody, so put it under credentials",
+    ),
+    (
+        "self.all(k, self.exists_one(o, o.lowerAscii() == k.lowerAscii()))",
+        "two names differ only in case; header names have no case",
+    ),
+)
+"""`constant_problem`, and that names have no case, as the API server checks them: (CEL, what it says)."""
 
 
 def reserved(name: str) -> bool:
@@ -40,7 +86,7 @@ def constant_problem(name: str, value: str) -> str | None:
         return "is not a header name: letters, digits and !#$%&'*+.^_`|~- only, at most 64"
     if reserved(name):
         return "is the proxy's own to set; remove it"
-    if _SECRET_NAME.search(name.lower()):
+    if _TELLING_NAME.search(name.lower()):
         return "is the name of a secret; put the value in a file and list it under credentials"
     if value != value.strip():
         return "begins or ends with a space, which HTTP does not keep"
@@ -50,11 +96,11 @@ def constant_problem(name: str, value: str) -> str | None:
 
 
 def _looks_secret(value: str) -> bool:
-    if _SECRET_VALUE.search(value):
+    if _TELLING_VALUE.search(value):
         return True
     if _UUID.fullmatch(value) or not _RANDOM.fullmatch(value):
         return False
     # Words joined by hyphens have one kind of letters; what a generator made mixes them with digits.
     digits = any(c.isdigit() for c in value)
     mixed = any(c.islower() for c in value) and any(c.isupper() for c in value)
-    return digits and (mixed or re.fullmatch(r"[0-9a-f]{32,}", value, re.IGNORECASE) is not None)
+    return digits and (mixed or re.fullmatch(_HEX_PATTERN, value, re.IGNORECASE) is not None)

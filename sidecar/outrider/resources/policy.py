@@ -50,23 +50,17 @@ class PolicyRule(Model):
     )
 
     model_config = pydantic.ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                {
-                    "rule": "self.effect == 'Deny' || (has(self.from) && has(self.tools))",
-                    "message": "an Allow needs from and tools",
-                },
-                {
-                    "rule": "self.effect == 'Deny' || !has(self.tools) || "
-                    "self.tools.all(t, t.matches('^[A-Za-z0-9_.*-]+$'))",
-                    "message": "the tools of an Allow are names of [A-Za-z0-9_.-] and *",
-                },
-                {
-                    "rule": "self.effect == 'Deny' || !has(self.message)",
-                    "message": "only a Deny has a message",
-                },
-            ]
-        }
+        json_schema_extra=fields.checked(
+            (
+                "self.effect == 'Deny' || (has(self.from) && has(self.tools))",
+                'an Allow needs from and tools; write `from: [{anyone: true}]` or `tools: ["*"]` if you mean all',
+            ),
+            (
+                "self.effect == 'Deny' || !has(self.tools) || self.tools.all(t, t.matches('^[A-Za-z0-9_.*-]+$'))",
+                "the tools of an Allow are names of letters, digits, _ . - and *",
+            ),
+            ("self.effect == 'Deny' || !has(self.message)", "only a Deny has a message; remove it"),
+        )
     )
 
     @pydantic.model_validator(mode="after")

@@ -23,7 +23,13 @@ class Tls(Model):
 
     ca_bundle: Annotated[str, pydantic.Field(min_length=1, max_length=65_536)] = pydantic.Field(
         description="PEM certificates of the authorities that may sign the server's certificate, instead of the "
-        "system's; at most 64 KiB."
+        "system's; at most 64 KiB.",
+        json_schema_extra=fields.checked(
+            (
+                "self.contains('-----BEGIN CERTIFICATE-----') && !self.contains('PRIVATE KEY')",
+                "must hold PEM certificates (-----BEGIN CERTIFICATE-----) and no private key",
+            )
+        ),
     )
 
     @pydantic.field_validator("ca_bundle")
@@ -34,14 +40,27 @@ class Tls(Model):
         return text
 
 
+def _at_most(most: str) -> pydantic.config.JsonDict:
+    return fields.checked((f"duration(self) <= duration('{most}')", f"is more than the {most} allowed"))
+
+
 class Timeouts(Model):
     """How long we wait for the server."""
 
-    connect: Duration = pydantic.Field(default="3s", description="To be connected, TLS included; at most 1m.")
-    call: Duration = pydantic.Field(default="50s", description="For a call's whole answer; at most 60m.")
+    connect: Duration = pydantic.Field(
+        default="3s",
+        description="To be connected, TLS included; at most 1m.",
+        json_schema_extra=_at_most("60s"),
+    )
+    call: Duration = pydantic.Field(
+        default="50s",
+        description="For a call's whole answer; at most 60m.",
+        json_schema_extra=_at_most("3600s"),
+    )
     pool_idle: Duration = pydantic.Field(
         default="4s",
         description="How long an idle connection is kept; at most 10m. Below the server's own limit.",
+        json_schema_extra=_at_most("600s"),
     )
 
     @pydantic.model_validator(mode="after")
@@ -56,13 +75,35 @@ class Timeouts(Model):
         return self
 
 
+class Service(Model):
+    """A Service of the server's own namespace; what it resolves to may be a private address."""
+
+    name: fields.Label = pydantic.Field(description="The Service's name, in this object's own namespace.")
+    port: Annotated[int, pydantic.Field(ge=1, le=65_535)] = pydantic.Field(
+        description="The Service's port, a number from 1 to 65535."
+    )
+    path: Annotated[str, pydantic.Field(pattern=urls.PATH_PATTERN, max_length=1024)] = pydantic.Field(
+        default="/mcp", description="The path of the MCP endpoint, with its leading slash."
+    )
+
+    def url(self, namespace: str, *, tls: bool) -> str:
+        """Where it is called: https when the endpoint says how the certificate is checked, else http."""
+        return f"{'https' if tls else 'http'}://{self.name}.{namespace}.svc:{self.port}{self.path}"
+
+
 class Endpoint(Model):
     """Where the server is."""
 
     url: Annotated[str, pydantic.Field(min_length=8, max_length=2048, pattern=urls.PATTERN)] | None = (
         pydantic.Field(
-            default=None, description="The server's MCP endpoint: http or https, no user, no fragment."
+            default=None,
+            description="The server's MCP endpoint: http or https, no user, no fragment. Exactly one of url and service.",
+            json_schema_extra=fields.checked(urls.RULE),
         )
+    )
+    service: Service | None = pydantic.Field(
+        default=None,
+        description="A Service of this object's own namespace instead of a url; called by http, or by https with `tls`.",
     )
     command: (
         Annotated[
@@ -74,6 +115,10 @@ class Endpoint(Model):
         default=None,
         description="A stdio server's command and arguments; only in files, run by `outrider dev` behind a bridge.",
         json_schema_extra=FILES_ONLY,
+    )
+    transport: Literal["StreamableHTTP"] = pydantic.Field(
+        default="StreamableHTTP",
+        description="How MCP is spoken to it: Streamable HTTP is what the proxy speaks.",
     )
     protocol: Annotated[
         str, pydantic.Field(pattern=r"^(Auto|[0-9]{4}-[0-9]{2}-[0-9]{2})$", max_length=10)
@@ -88,6 +133,7 @@ class Endpoint(Model):
     ) = pydantic.Field(
         default=None,
         description="Constant headers of every request to the server. Never secrets: those are `credentials`.",
+        json_schema_extra=fields.checked(*headers.RULES),
     )
     timeouts: Timeouts = pydantic.Field(
         default_factory=Timeouts, description="How long we wait for the server."
@@ -97,12 +143,20 @@ class Endpoint(Model):
         description="The largest result that is relayed, in bytes; larger ones are refused.",
     )
 
-    model_config = fields.needed_in_cluster("url")
+    model_config = pydantic.ConfigDict(
+        json_schema_extra=fields.checked(
+            ("has(self.url) != has(self.service)", "needs exactly one of url and service"),
+            (
+                "!has(self.tls) || !has(self.url) || self.url.startsWith('https:')",
+                "tls has no meaning without an https url; write https, or remove tls",
+            ),
+        )
+    )
 
     @pydantic.model_validator(mode="after")
     def _one_place(self) -> Endpoint:
-        if (self.url is None) == (self.command is None):
-            raise wrong("", "needs exactly one of url and command")
+        if [self.url, self.service, self.command].count(None) != 2:
+            raise wrong("", "needs exactly one of url, service and command")
         if self.url is not None and (problem := urls.problem(self.url)):
             raise wrong("url", problem)
         if self.tls and self.url is not None and not self.url.startswith("https:"):
@@ -235,6 +289,12 @@ class Redaction(Model):
         pydantic.Field(default=None, description="JSON pointers into the result.")
     )
 
+    model_config = pydantic.ConfigDict(
+        json_schema_extra=fields.checked(
+            ("has(self.arguments) || has(self.result)", "needs arguments, result or both")
+        )
+    )
+
     @pydantic.model_validator(mode="after")
     def _takes_something(self) -> Redaction:
         if not self.arguments and not self.result:
@@ -310,9 +370,8 @@ class ServerSpec(Model):
     def _safe_to_lend(self) -> ServerSpec:
         fields.unique((entry.name for entry in self.credentials or ()), "credentials")
         constants = {name.lower() for name in self.endpoint.headers or {}}
-        url = self.endpoint.url
         for index, entry in enumerate(self.credentials or ()):
-            if entry.file and url is not None and not urls.private(url):
+            if entry.file and not self._encrypted():
                 raise wrong(
                     f"credentials[{index}].file",
                     "a credential is sent only over https, or to this machine itself",
@@ -322,6 +381,13 @@ class ServerSpec(Model):
                     f"credentials[{index}].inject.header", "endpoint.headers already sets this header"
                 )
         return self
+
+    def _encrypted(self) -> bool:
+        """True when nobody on the way can read a credential."""
+        endpoint = self.endpoint
+        if endpoint.service is not None:
+            return endpoint.tls is not None
+        return endpoint.url is None or urls.private(endpoint.url)
 
 
 class MCPServer(Model):

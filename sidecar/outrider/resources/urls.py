@@ -13,6 +13,20 @@ import urllib.parse
 PATTERN = r"^https?://[A-Za-z0-9.:\[\]-]+(/[\x21\x24-\x5b\x5d\x5f\x61-\x7a\x7e]*)?(\?[\x21\x24-\x5b\x5d\x5f\x61-\x7a\x7e]*)?$"
 """http or https, a host, perhaps a port, path and query; printable ASCII without spaces, quotes and backslashes."""
 
+PATH_PATTERN = r"^/[\x21\x24-\x3e\x40-\x5b\x5d\x5f\x61-\x7a\x7e]*$"
+"""A path alone, of the same characters, without a query."""
+
+_PORT = "int(url(self).getPort())"
+_READABLE = (
+    f"isURL(self) && (url(self).getPort() == '' || ({_PORT} > 0 && {_PORT} < 65536))"
+    " && !self.matches('^https?://[.-]') && !self.matches('^https?://[^/?]*[.][.]')"
+)
+RULE = (
+    _READABLE,
+    "needs a host that is a name or an address, and a port between 1 and 65535 if it names one",
+)
+"""`problem` as the API server checks it: CEL, and what it says."""
+
 
 def problem(url: str) -> str | None:
     """Why `url`, which fits PATTERN, cannot be an endpoint; None when it can."""
