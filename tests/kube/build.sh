@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Builds the Kubernetes binaries that tests run, once per version, into the user's cache folder; prints that folder.
-#   build.sh [all]     kube-apiserver alone, or with controller-manager, scheduler and kubelet
+#   build.sh [all]     kube-apiserver alone, or with controller-manager, scheduler, proxy and kubelet
 # KUBEBUILDER_ASSETS, when it holds a kube-apiserver, is taken instead. Two callers at once build once.
 set -euo pipefail
 cd "$(dirname "$0")"
 version=$(awk '{ for (i = 1; i < NF; i++) if ($i == "k8s.io/kubernetes") { print $(i + 1); exit } }' go.mod)
 wanted="kube-apiserver"
-[ "${1:-}" = all ] && wanted="kube-apiserver kube-controller-manager kube-scheduler kubelet"
+[ "${1:-}" = all ] && wanted="kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet"
 
 complete() { for each in $wanted; do [ -x "$1/$each" ] || return 1; done; }
 
