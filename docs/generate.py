@@ -16,6 +16,7 @@ import click
 from outrider import decision, findings, resources
 from outrider.resources import schemas
 from outrider_cli import main as cli
+from outrider_operator import conditions, events
 from outrider_operator import settings as operator_settings
 from outrider_sidecar import settings as proxy_settings
 from outrider_sidecar import telemetry
@@ -32,6 +33,7 @@ def pages() -> dict[str, str]:
         "resources.md": _resources(),
         "reasons.md": _constants("Reasons", _REASONS, decision.Reason),
         "findings.md": _constants("Findings", _FINDINGS, findings.Reason),
+        "conditions.md": _conditions(),
         "metrics.md": _metrics(),
         "commands.md": _commands(),
     }
@@ -39,12 +41,23 @@ def pages() -> dict[str, str]:
 
 
 _REASONS = "Why a call was allowed, refused or failed. Answers, the journal, metrics and `outrider explain` use these words."
+_CONDITIONS = (
+    "Reasons in `status.conditions` of an MCPServer, MCPToolPolicy or MCPBudget. `ResolvedRefs` and `Enforceable` also use those of "
+    "[findings](findings.md). A condition's `lastTransitionTime` moves when its status does."
+)
+_EVENTS = "Reasons of Kubernetes Events about the operator as a whole. Events about an object have the reason of the condition that turned."
 _FINDINGS = "What compiling a folder or binding a server's tools objects to, with object, path and remedy."
 
 
 def _constants(title: str, intro: str, reasons: Any) -> str:
     rows = "\n".join(f"| `{reason.value}` | {reason.doc} |" for reason in reasons)
     return f"# {title}\n\n{intro}\n\n| reason | what it means |\n|---|---|\n{rows}\n"
+
+
+def _conditions() -> str:
+    told = _constants("Conditions", _CONDITIONS, conditions.Reason)
+    news = _constants("Events", _EVENTS, events.Reason).replace("# Events", "## Events", 1)
+    return f"{told}\n{news}"
 
 
 def _resources() -> str:
