@@ -113,11 +113,14 @@ class Access:
         mark = self._parts.token.mark()
         if self._bearer is None or mark != self._bearer_mark:
             try:
-                self._bearer = (self._parts.token.read() or "").strip() or None
-                self._bearer_mark = mark
+                found = (self._parts.token.read() or "").strip()
             except AccessError:
                 if self._bearer is None:
                     raise
+            else:
+                # A file that is being written may be empty for a moment.
+                if found:
+                    self._bearer, self._bearer_mark = found, mark
         return self._bearer
 
     def headers(self) -> dict[str, str]:
