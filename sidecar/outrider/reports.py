@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What proxies tell the operator of the servers they see: bytes <-> values.
+
+Called by both ends of `POST /v1/config/report`. A list of tools is told by its digest; the tools themselves only when the
+operator asks for them, so that five thousand sidecars that see the same thing say it once. Refuses, by WireError, unknown
+fields, names no tool can have and whatever is beyond its bounds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from outrider import catalog, wire
+
+BYTES_MAX = 4_194_304
+"""The body of one report: a server of 10,000 tools with long names fits."""
+
+SERVERS_MAX = 500
+"""Servers of one report; there may be more reports."""
+
+ERROR_CHARACTERS_MAX = 512
+_VERSIONS_MAX = 16
+
+_Server = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,63}/[a-z0-9-]{1,63}$")]
+_Digest = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")]
+_Tool = tuple[
+    Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,128}$")],
+    Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")],
+]
+_Label = Annotated[str, msgspec.Meta(max_length=128)]
+_Age = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+
+
+class _Told(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """Frozen, keyword-only, and an unknown field is refused."""
+
+
+class Seen(_Told, frozen=True, kw_only=True):
+    """One server as one proxy saw it `age_seconds` ago.
+
+    `error` '': it listed tools, and `digest` is what their list is called by (fingerprints.digest). Else why it did not, for
+    people. `tools`: (name, fingerprint) of all of them, or None: ask if you do not know the digest.
+    """
+
+    server: _Server
+    age_seconds: _Age = 0.0
+    error: Annotated[str, msgspec.Meta(max_length=ERROR_CHARACTERS_MAX)] = ""
+    digest: _Digest = ""
+    tools: Annotated[tuple[_Tool, ...], msgspec.Meta(max_length=catalog.TOOLS_MAX)] | None = None
+    unusable: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    server_name: _Label = ""
+    server_version: _Label = ""
+    protocol_versions: Annotated[tuple[_Label, ...], msgspec.Meta(max_length=_VERSIONS_MAX)] = ()
+
+
+class Report(_Told, frozen=True, kw_only=True):
+    """What is new, or has not been said for a while."""
+
+    servers: Annotated[tuple[Seen, ...], msgspec.Meta(max_length=SERVERS_MAX)] = ()
+
+
+class Wanted(_Told, frozen=True, kw_only=True):
+    """The answer: the servers of the report whose tools are not known by their digest; tell them whole."""
+
+    servers: Annotated[tuple[_Server, ...], msgspec.Meta(max_length=SERVERS_MAX)] = ()
+
+
+_encoder = msgspec.json.Encoder()
+_reports = msgspec.json.Decoder(Report)
+_wanted = msgspec.json.Decoder(Wanted)
+
+_Message = TypeVar("_Message", Report, Wanted)
+
+
+def encode(message: Report | Wanted) -> bytes:
+    """One message as JSON."""
+    return _encoder.encode(message)
+
+
+def decode(body: bytes) -> Report:
+    """A report. Raises wire.WireError with the path of what does not fit."""
+    if len(body) > BYTES_MAX:
+        raise wire.WireError("", f"a report has at most {BYTES_MAX:,} bytes; split it")
+    return _decoded(_reports, body)
+
+
+def decode_wanted(body: bytes) -> Wanted:
+    """The answer to a report. Raises wire.WireError."""
+    return _decoded(_wanted, body)
+
+
+def _decoded(decoder: msgspec.json.Decoder[_Message], body: bytes) -> _Message:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        text, marker, path = str(error).rpartition(" - at `")
+        raise wire.WireError(path.rstrip("`") if marker else "", text if marker else str(error)) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise wire.WireError("", f"not JSON: {error}") from None
