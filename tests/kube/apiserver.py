@@ -73,10 +73,10 @@ class Cluster:
         self.url = f"https://127.0.0.1:{self.port}"
         self.audience = f"{self.url}/"
         """The API server's own audience: of tokens that are for itself."""
-        self._keys = certs.Authority.make(
-            folder / "pki", ["127.0.0.1", "localhost", "kubernetes.default.svc", self.host_ip]
+        self.keys = certs.Authority.make(
+            folder / "pki", ["127.0.0.1", "localhost", "kubernetes.default.svc", "10.0.0.1", self.host_ip]
         )
-        self.ca_file, self.ca_pem = self._keys.ca_file, self._keys.ca_file.read_text()
+        self.ca_file, self.ca_pem = self.keys.ca_file, self.keys.ca_file.read_text()
         self.etcd: laptop.Process | None = None
         self.api: laptop.Process | None = None
         self._data = folder / "etcd"
@@ -106,23 +106,27 @@ class Cluster:
         """Returns when it is ready; at the port it had before."""
         policy = self.folder / "audit-policy.yaml"
         policy.write_text(_AUDIT_POLICY)
-        keys = self._keys
+        keys = self.keys
         line = [
             binaries() / "kube-apiserver", "--etcd-servers", f"http://127.0.0.1:{self._etcd_port}",
-            "--cert-dir", self.folder, "--bind-address=127.0.0.1", f"--secure-port={self.port}",
+            "--cert-dir", self.folder, f"--secure-port={self.port}",
             "--tls-cert-file", keys.server_cert, "--tls-private-key-file", keys.server_key,
             "--client-ca-file", keys.ca_file, "--authorization-mode=RBAC", "--allow-privileged=true",
-            "--service-cluster-ip-range=10.0.0.0/24", "--disable-admission-plugins=ServiceAccount",
+            "--service-cluster-ip-range=10.0.0.0/24",
             f"--service-account-issuer={self.url}/", "--service-account-key-file", keys.account_key,
             "--service-account-signing-key-file", keys.account_key,
             f"--service-account-jwks-uri={self.url}/openid/v1/jwks",
             "--enable-aggregator-routing=true", f"--advertise-address={address.v4()}",
             "--audit-policy-file", policy, "--audit-log-path", self.folder / "audit.log",
             "--audit-log-mode=blocking", "--profiling=false", "--max-requests-inflight=2000",
-            "--max-mutating-requests-inflight=1000",
+            "--max-mutating-requests-inflight=1000", *self.exposure(),
         ]  # fmt: skip
         self.api = laptop.Process("kube-apiserver", line, logs=self.folder)
         self.api.until(lambda: self._healthy(f"{self.url}/readyz"), "kube-apiserver is ready", START_SECONDS)
+
+    def exposure(self) -> list[str | os.PathLike[str]]:
+        """What differs when there is more than the API server: nobody makes ServiceAccounts here, and nobody dials in."""
+        return ["--bind-address=127.0.0.1", "--disable-admission-plugins=ServiceAccount"]
 
     def stop_api(self) -> None:
         assert self.api is not None
@@ -170,7 +174,7 @@ class Cluster:
 
     def _healthy(self, url: str) -> bool:
         trusted = (
-            ssl.create_default_context(cafile=str(self._keys.ca_file)) if url.startswith("https") else None
+            ssl.create_default_context(cafile=str(self.keys.ca_file)) if url.startswith("https") else None
         )
         try:
             with urllib.request.urlopen(url, timeout=2, context=trusted) as answer:
@@ -240,7 +244,7 @@ class Cluster:
 
     def kubeconfig_for(self, user: str, groups: Any = ()) -> pathlib.Path:
         """Of a person who is known by a client certificate."""
-        cert, key = self._keys.client(user, list(groups))
+        cert, key = self.keys.client(user, list(groups))
         data = {
             "client-certificate-data": base64.b64encode(cert).decode(), "client-key-data": base64.b64encode(key).decode(),
         }  # fmt: skip
