@@ -78,6 +78,15 @@ def test_the_smallest_objects_are_accepted_with_their_defaults() -> None:
         ({"lifecycle": "active"}, "spec.lifecycle"),
         ({"endpoint": {}}, "spec.endpoint"),
         ({"endpoint": {"url": "https://x/", "command": ["a"]}}, "spec.endpoint"),
+        ({"endpoint": {"url": "https://x/", "service": {"name": "x", "port": 1}}}, "spec.endpoint"),
+        ({"endpoint": {"service": {"name": "X", "port": 1}}}, "spec.endpoint.service.name"),
+        ({"endpoint": {"service": {"name": "x", "port": 0}}}, "spec.endpoint.service.port"),
+        ({"endpoint": {"service": {"name": "x", "port": 65536}}}, "spec.endpoint.service.port"),
+        ({"endpoint": {"service": {"name": "x", "port": "http"}}}, "spec.endpoint.service.port"),
+        ({"endpoint": {"service": {"name": "x"}}}, "spec.endpoint.service.port"),
+        ({"endpoint": {"service": {"name": "x", "port": 1, "path": "mcp"}}}, "spec.endpoint.service.path"),
+        ({"endpoint": {"service": {"name": "x", "port": 1, "path": "/a?b"}}}, "spec.endpoint.service.path"),
+        ({"endpoint": {"url": "https://x/", "transport": "SSE"}}, "spec.endpoint.transport"),
         ({"endpoint": {"url": "ftp://x/"}}, "spec.endpoint.url"),
         ({"endpoint": {"url": "https://user@x/"}}, "spec.endpoint.url"),
         ({"endpoint": {"url": "https://x/#f"}}, "spec.endpoint.url"),
@@ -167,8 +176,18 @@ def test_a_credential_that_is_wrong_is_refused_at_the_field(change, path) -> Non
 def test_a_credential_never_travels_in_the_clear() -> None:
     clear = {"url": "http://crm.example/mcp"}
     assert refused(lambda: server(endpoint=clear, credentials=[CREDENTIAL])) == {"spec.credentials[0].file"}
+    inside = {"service": {"name": "s", "port": 8080}}
+    assert refused(lambda: server(endpoint=inside, credentials=[CREDENTIAL])) == {"spec.credentials[0].file"}
+    inside["tls"] = {"caBundle": "-----BEGIN CERTIFICATE-----"}
+    assert server(endpoint=inside, credentials=[CREDENTIAL]).spec.credentials is not None
     near = {"url": "http://127.0.0.1:8000/mcp"}
     assert server(endpoint=near, credentials=[CREDENTIAL]).spec.credentials is not None
+
+
+def test_a_service_is_called_in_its_own_namespace_and_encrypted_when_told_how() -> None:
+    made = server(endpoint={"service": {"name": "crm-mcp", "port": 8080}}).spec.endpoint
+    assert made.service.url("crm", tls=False) == "http://crm-mcp.crm.svc:8080/mcp"
+    assert made.service.url("crm", tls=True) == "https://crm-mcp.crm.svc:8080/mcp"
 
 
 def test_names_of_credentials_are_unique() -> None:
@@ -257,6 +276,14 @@ def test_zero_is_an_amount_because_it_blocks() -> None:
         ({"currency": "usd"}, "currency"),
         ({"workload": {"namespace": "a"}}, "workload.serviceAccount"),
         ({"teamFromLabel": True}, "teamFromLabel"),
+        ({"epoch": -1}, "epoch"),
+        ({"injection": {"listenPort": 15101}}, "injection.listenPort"),
+        ({"injection": {"listenPort": 80}}, "injection.listenPort"),
+        ({"injection": {"allowedImages": [""]}}, "injection.allowedImages.0"),
+        ({"injection": {"image": "a b"}}, "injection.image"),
+        ({"injection": {"localAuth": "auto"}}, "injection.localAuth"),
+        ({"injection": {"resources": {"limits": {"memory": "lots"}}}}, "injection.resources.limits.memory"),
+        ({"injection": {"resources": {"limits": {"memory": 256}}}}, "injection.resources.limits.memory"),
     ],
 )
 def test_settings_that_are_wrong_are_refused_at_the_field(change, path) -> None:

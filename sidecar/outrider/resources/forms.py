@@ -7,7 +7,7 @@ expression. A test demands a sentence for every pattern in the schemas. Refuses 
 
 from __future__ import annotations
 
-from outrider.resources import fields, urls
+from outrider.resources import fields, injection, urls
 
 CONTROL_FREE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 CONTROL_FREE_SOME = r"^[^\x00-\x1f\x7f-\x9f]+$"
@@ -33,6 +33,8 @@ FORMS: dict[str, str] = {
     urls.PATTERN: "a URL such as https://crm.example/mcp: http or https, a host, perhaps port, path and query; "
     "no user, no #fragment, no spaces",
     urls.PATH_PATTERN: "a path such as /mcp: it begins with a slash, without query, spaces and quotes",
+    injection.QUANTITY_PATTERN: "a quantity in quotes such as 250m, 96Mi or 2: a number, perhaps with its unit",
+    injection.IMAGE_PATTERN: "an image such as registry.example/outrider-sidecar:1.2 or one with a digest",
     CONTROL_FREE: _LINE,
     CONTROL_FREE_SOME: f"{_LINE}; not empty",
     PRINTABLE: "text of printable ASCII characters",

@@ -14,6 +14,7 @@ import pydantic
 
 from outrider.resources import fields
 from outrider.resources.fields import Model, wrong
+from outrider.resources.injection import Injection
 
 
 class Consent(enum.Enum):
@@ -100,6 +101,9 @@ class Settings(Model):
         default=0,
         description="Raised by one after etcd was restored to an older state, so that sidecars take a configuration that "
         "is older than theirs; in a cluster only.",
+    )
+    injection: Injection = pydantic.Field(
+        default_factory=Injection, description="How the sidecar gets into pods; in a cluster only."
     )
     workload: Principal | None = pydantic.Field(
         default=None,
