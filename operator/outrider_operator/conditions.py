@@ -324,7 +324,7 @@ def _figures(facts: Facts, previous: Mapping[str, Any]) -> Status:
     if isinstance(facts.made, resources.MCPToolPolicy):
         return {**found, "targets": facts.targets, "rules": len(facts.made.spec.rules)}
     if isinstance(facts.made, resources.MCPBudget):
-        return {**found, "targets": facts.targets, "limits": len(facts.made.spec.limits)}
+        return {**found, "limits": len(facts.made.spec.limits)}
     return found
 
 
@@ -335,14 +335,14 @@ def _catalogue(facts: Facts, previous: Mapping[str, Any]) -> Status:
     seen = facts.observation
     if seen is None or not (seen.reachable or seen.tools):
         return kept
-    found: Status = {
-        "toolCount": len(seen.tools),
-        "tools": [{"name": name, "fingerprint": mark} for name, mark in sorted(seen.tools)[:TOOLS_MAX]],
-    }
+    tools = dict(sorted(seen.tools))
+    listed = [{"name": name, "fingerprint": mark} for name, mark in tools.items()]
+    found: Status = {"toolCount": len(tools), "tools": listed[:TOOLS_MAX]}
     if seen.protocol_versions:
-        found["protocolVersions"] = sorted(seen.protocol_versions)
+        found["protocolVersions"] = sorted(version[:32] for version in seen.protocol_versions)[:16]
     if seen.server_info:
-        found["serverInfo"] = dict(sorted(seen.server_info.items()))
+        # A server says of itself what it likes; the kind's schema has bounds.
+        found["serverInfo"] = {name: text[:256] for name, text in sorted(seen.server_info.items())}
     return {**kept, **found}
 
 
