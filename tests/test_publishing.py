@@ -1,142 +1,182 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Versions are counted durably, offered once, and answered for."""
+"""Who is woken, what is encoded how often, and whose answer counts for what."""
 
 from __future__ import annotations
 
-import json
+import asyncio
 
-import pytest
+from outrider import snapshot, wire
+from outrider_operator import publishing, receipts, reviewer
 
-from outrider import identity, snapshot, wire
-from outrider_operator import publishing
-
-DIGEST = "ab" * 32
+BOT, CAT = ("agents", "bot"), ("agents", "cat")
 
 
-def made(name="bot", epoch=1):
-    return snapshot.Snapshot(
-        epoch=epoch, workload=identity.Workload(namespace="agents", service_account=name)
-    )
+class Sourced:
+    """What is in force, by workload; counts how often it is asked."""
+
+    epoch = 7
+
+    def __init__(self, **texts):
+        self.texts, self.asked, self.at = texts, [], 1
+
+    def offer(self, subject, schema):
+        self.asked.append((subject, schema))
+        text = self.texts.get(subject[1])
+        if text is None:
+            return None
+        content = b'{"says":"%s","schema":%d}' % (text.encode(), schema)
+        return publishing.Offer(snapshot.digest(content), {"servers": self.at}, content)
 
 
-@pytest.fixture
-def publisher(tmp_path):
-    return publishing.Publisher(publishing.Counter(tmp_path / "position.json"))
-
-
-def listening(publisher, peer="a"):
-    one = publishing.Sidecar(subject="laptop", peer=peer)
-    one.offered = publisher.offer.version if publisher.offer else ""
-    publisher.sidecars.append(one)
+def listening(publisher, subject=BOT, *, pod="p", schema=snapshot.SCHEMA):
+    one = publishing.Stream(reviewer.Principal(*subject, pod, f"uid-{pod}" if pod else ""), "peer", schema)
+    publisher.opened(one)
+    if (offer := publisher.newest(one)) is not None:
+        publisher.offering(one, offer, held=False)
     return one
 
 
-def ack(version, *, ok=True, error="", path=""):
-    return wire.Ack(version=version, position={"files": 1}, ok=ok, error=error, path=path)
-
-
-def test_the_counter_grows_with_the_version_and_survives(tmp_path) -> None:
-    file = tmp_path / "position.json"
-    first = publishing.Counter(file)
-    first.advance("a")
-    first.advance("a")
-    first.advance("b")
-    assert first.position == {"files": 2}
-    again = publishing.Counter(file)
-    assert (again.epoch, again.position, again.version) == (first.epoch, {"files": 2}, "b")
-    again.advance("b")
-    assert again.position == {"files": 2}
-    again.advance("a")
-    assert again.position == {"files": 3}
-    assert file.stat().st_mode & 0o777 == 0o600
-    assert [path.name for path in tmp_path.iterdir()] == ["position.json"]
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{", b'{"epoch":0,"files":1,"version":""}', b'{"epoch":1,"files":true}']
-)
-def test_a_counter_that_was_lost_begins_a_new_epoch(tmp_path, content) -> None:
-    file = tmp_path / "position.json"
-    file.write_bytes(content)
-    one, two = publishing.Counter(file), publishing.Counter(file)
-    assert one.position == {"files": 0}
-    assert one.epoch > 0
-    assert one.epoch != two.epoch
-
-
-def test_a_position_that_cannot_be_kept_is_not_counted(tmp_path) -> None:
-    folder = tmp_path / "gone"
-    folder.mkdir()
-    counter = publishing.Counter(folder / "position.json")
-    folder.rmdir()
-    with pytest.raises(publishing.StateError, match="cannot be written"):
-        counter.advance("a")
-    assert (counter.position, counter.version) == ({"files": 0}, "")
-    folder.mkdir()
-    counter.advance("a")
-    assert counter.position == {"files": 1}
-
-
-def test_a_new_version_is_offered_and_wakes_every_stream(publisher) -> None:
-    one = listening(publisher)
-    assert publisher.publish(made(), ())
-    assert one.changed.is_set()
-    offer = wire.decode(publisher.offer.line)
-    assert wire.decode_snapshot(bytes(offer.content)) == made()
-    assert offer.version == publisher.offer.version == snapshot.digest(snapshot.canonical(made()))
+def offered(publisher, one):
+    offer = publisher.newest(one)
+    publisher.offering(one, offer, held=False)
     one.changed.clear()
-    assert not publisher.publish(made(), ())
-    assert not one.changed.is_set()
-    assert publisher.publish(made("cat"), ())
-    assert publisher.offer.position == {"files": 2}
+    return offer
 
 
-def test_an_answer_counts_only_for_what_was_offered(publisher) -> None:
-    assert not publisher.acknowledge(ack(DIGEST), "laptop")
-    publisher.publish(made(), ())
-    one = listening(publisher)
-    version = publisher.offer.version
-    assert not publisher.acknowledge(ack(DIGEST), "laptop")
-    assert not publisher.acknowledge(ack(version), "somebody-else")
-    assert publisher.acknowledge(ack(version), "laptop")
-    assert one.acked == version
-    assert json.loads(json.dumps(publisher.status()))["sidecars"][0]["acked"] == version
+def ack(one, *, ok=True, **more):
+    return wire.Ack(version=one.offered, position=dict(one.position), ok=ok, **more)
 
 
-def test_a_refusal_is_shown_and_what_was_acked_before_stays(publisher) -> None:
-    publisher.publish(made(), ())
-    one = listening(publisher)
-    first = publisher.offer.version
-    publisher.acknowledge(ack(first), "laptop")
-    publisher.publish(made("cat"), ())
-    one.offered = publisher.offer.version
-    publisher.acknowledge(ack(one.offered, ok=False, error="no", path="$.servers[0]"), "laptop")
-    shown = publisher.status()["sidecars"][0]
-    assert shown["acked"] == first
-    assert shown["refusal"] == {"error": "no", "path": "$.servers[0]"}
-    assert publisher.status()["answers"][-1]["ok"] is False
+def test_only_the_streams_whose_offer_differs_are_woken() -> None:
+    source = Sourced(bot="a", cat="b")
+    publisher = publishing.Publisher(source)
+    bots = [listening(publisher, pod=str(number)) for number in range(3)]
+    cat = listening(publisher, CAT)
+    source.texts["bot"] = "c"
+    assert asyncio.run(publisher.refresh()) == 3
+    assert [each.changed.is_set() for each in (*bots, cat)] == [True, True, True, False]
+    assert asyncio.run(publisher.refresh()) == 0
+    source.texts["cat"] = "d"
+    assert asyncio.run(publisher.refresh([BOT, ("nobody", "listens")])) == 0
+    assert asyncio.run(publisher.refresh([CAT])) == 1
 
 
-def test_of_two_streams_each_answer_counts_for_one(publisher) -> None:
-    publisher.publish(made(), ())
-    one, two = listening(publisher, "a"), listening(publisher, "b")
-    version = publisher.offer.version
-    publisher.acknowledge(ack(version), "laptop")
-    assert (one.acked, two.acked) == (version, "")
-    publisher.acknowledge(ack(version), "laptop")
-    assert (one.acked, two.acked) == (version, version)
-
-
-def test_answers_are_remembered_up_to_a_bound(publisher) -> None:
-    publisher.publish(made(), ())
+def test_a_position_that_moves_alone_wakes_nobody() -> None:
+    source = Sourced(bot="a")
+    publisher = publishing.Publisher(source)
     listening(publisher)
-    for _ in range(200):
-        publisher.acknowledge(ack(publisher.offer.version), "laptop")
-    assert len(publisher.status()["answers"]) == 64
+    source.at = 9
+    assert asyncio.run(publisher.refresh()) == 0
 
 
-def test_draining_wakes_everybody(publisher) -> None:
+def test_each_schema_has_its_own_offer() -> None:
+    source = Sourced(bot="a")
+    publisher = publishing.Publisher(source)
+    old, new = listening(publisher, schema=1), listening(publisher, pod="q")
+    assert old.offered != new.offered
+    assert publisher.versions == 2
+    source.texts["bot"] = "b"
+    assert asyncio.run(publisher.refresh()) == 2
+
+
+def test_a_line_is_encoded_once_for_all_who_are_due_and_then_forgotten() -> None:
+    source = Sourced(bot="a")
+    publisher = publishing.Publisher(source)
+    streams = [listening(publisher, pod=str(number)) for number in range(3)]
+    source.texts["bot"] = "b"
+    asyncio.run(publisher.refresh())
+    lines = []
+    for one in streams:
+        offer = offered(publisher, one)
+        with publisher.line(one, offer) as line:
+            lines.append(line)
+    assert lines[0] is lines[1] is lines[2]
+    message = wire.decode(lines[0])
+    assert (message.version, message.position) == (streams[0].offered, {"servers": 1})
+    again = publisher.newest(streams[0])
+    with publisher.line(streams[0], again) as line:
+        assert line == lines[0]
+        assert line is not lines[0]
+
+
+def test_a_line_carries_the_position_it_is_sent_at() -> None:
+    source = Sourced(bot="a")
+    publisher = publishing.Publisher(source)
+    one, two = listening(publisher), listening(publisher, pod="q")
+    source.texts["bot"] = "b"
+    asyncio.run(publisher.refresh())
+    with publisher.line(one, offered(publisher, one)) as line:
+        assert wire.decode(line).position == {"servers": 1}
+    source.at = 2
+    with publisher.line(two, offered(publisher, two)) as line:
+        assert wire.decode(line).position == {"servers": 2}
+
+
+def test_nobody_who_left_is_woken_and_nothing_of_them_stays() -> None:
+    source = Sourced(bot="a")
+    publisher = publishing.Publisher(source)
+    one, two = listening(publisher), listening(publisher, pod="q")
+    publisher.closed(one)
+    source.texts["bot"] = "b"
+    assert asyncio.run(publisher.refresh()) == 1
+    publisher.closed(two)
+    assert not publisher.subjects
+    assert not publisher.streams
+    assert [each.streams for each in publisher.book.records.values()] == [0, 0]
+
+
+def test_an_answer_is_of_the_pod_that_gives_it() -> None:
+    heard = []
+    publisher = publishing.Publisher(
+        Sourced(bot="a"), answered=lambda given, seconds: heard.append((given.ok, seconds))
+    )
+    one, two = listening(publisher), listening(publisher, pod="q")
+    assert publisher.acknowledge(ack(two), two.principal)
+    assert (one.acked, two.acked) == ("", two.offered)
+    assert publisher.acknowledge(ack(one, ok=False, error="no", source="MCPToolPolicy crm/x"), one.principal)
+    assert one.refusal == receipts.Refusal("no", "", "MCPToolPolicy crm/x")
+    assert [(ok, seconds is not None) for ok, seconds in heard] == [(True, True), (False, True)]
+    records = publisher.book.records
+    assert records["uid-q"].accepted.version == two.offered
+    assert records["uid-p"].accepted is None
+
+
+def test_an_answer_that_reaches_another_replica_is_written_down_there() -> None:
+    publisher = publishing.Publisher(Sourced(bot="a"))
+    who = reviewer.Principal(*BOT, "elsewhere", "uid-elsewhere")
+    given = wire.Ack(version="ab" * 32, position={"servers": 3}, ok=True)
+    assert publisher.acknowledge(given, who)
+    assert publisher.book.records["uid-elsewhere"].accepted.version == "ab" * 32
+    assert not publisher.acknowledge(given, reviewer.LAPTOP)
+
+
+def test_of_two_streams_of_one_principal_each_answer_counts_for_one() -> None:
+    publisher = publishing.Publisher(Sourced(laptop="a"))
+    one, two = (listening(publisher, reviewer.LAPTOP.subject, pod="") for _ in range(2))
+    publisher.acknowledge(ack(one), reviewer.LAPTOP)
+    assert (one.acked, two.acked) == (one.offered, "")
+    publisher.acknowledge(ack(one), reviewer.LAPTOP)
+    assert two.acked == two.offered
+
+
+def test_draining_sends_everybody_away_over_some_time_and_newcomers_at_once() -> None:
+    publisher = publishing.Publisher(Sourced(bot="a"))
+    streams = [listening(publisher, pod=str(number)) for number in range(4)]
+
+    async def run():
+        started = asyncio.get_running_loop().time()
+        await publisher.drain(0.2)
+        return asyncio.get_running_loop().time() - started
+
+    assert 0.15 < asyncio.run(run()) < 2
+    assert {each.leaving.spread_ms for each in streams} == {200}
+    assert listening(publisher, pod="late").leaving is not None
+
+
+def test_new_authorities_wake_everybody_and_whoever_trusts_them_says_so() -> None:
+    publisher = publishing.Publisher(Sourced(bot="a"))
     one = listening(publisher)
-    publisher.drain()
-    assert publisher.draining
+    publisher.trust("PEM")
     assert one.changed.is_set()
+    publisher.trusted("ab" * 32, one.principal)
+    assert one.trust == publisher.book.records["uid-p"].trust == "ab" * 32

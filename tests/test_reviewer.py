@@ -55,11 +55,11 @@ def test_only_the_token_opens_and_a_replaced_one_counts_at_once(tmp_path) -> Non
     def review(text):
         return asyncio.run(who.review(text))
 
-    assert review(token) == "laptop"
+    assert review(token) == reviewer.LAPTOP
     for other in ("", token[:-1], token + "0", token.upper() + "é", "\udcff" + token[1:]):
-        assert review(other) is None
+        assert isinstance(review(other), reviewer.Refused)
     file.write_text("n" * 64)
-    assert review(token) is None
-    assert review("n" * 64) == "laptop"
+    assert isinstance(review(token), reviewer.Refused)
+    assert review("n" * 64) == reviewer.LAPTOP
     file.unlink()
-    assert review("n" * 64) is None
+    assert isinstance(review("n" * 64), reviewer.Refused)

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from outrider import identity, snapshot, wire
-from outrider_operator import publishing, reviewer, streaming
+from outrider_operator import laptop, reviewer, streaming
 
 STREAM = "/v1/config/stream"
 
@@ -24,21 +24,32 @@ def made(name="bot", padding=0):
     )
 
 
+def padded(desk):
+    """About the length of the line in force."""
+    return len(desk.offer(reviewer.LAPTOP.subject, snapshot.SCHEMA).content) + 200
+
+
 class Served:
     """An operator's HTTP on a port of the kernel's choice, and a client with its token."""
 
-    def __init__(self, publisher, session, url, transports):
-        self.publisher, self.session, self.url, self.transports = publisher, session, url, transports
+    def __init__(self, desk, session, url, transports):
+        self.desk, self.session, self.url, self.transports = desk, session, url, transports
 
     def get(self, path=STREAM, **query):
         return self.session.get(self.url + path, params={"schema": str(snapshot.SCHEMA), **query})
 
 
 @contextlib.asynccontextmanager
-async def served(folder, *, ping_seconds=15.0):
+async def served(folder, *, ping_seconds=15.0, streams_max=64):
     reviewer.ensure(folder / "token")
-    publisher = publishing.Publisher(publishing.Counter(folder / "position.json"))
-    app = streaming.application(publisher, reviewer.FileReviewer(folder / "token"), ping_seconds=ping_seconds)
+    desk = laptop.Laptop(laptop.Counter(folder / "position.json"))
+    who = reviewer.FileReviewer(folder / "token")
+    app = streaming.application(
+        desk.publisher,
+        who,
+        manner=streaming.Manner(ping_seconds=ping_seconds, streams_max=streams_max),
+        elsewhere={"/v1/status": streaming.status_door(who, desk.status)},
+    )
     transports = []
 
     async def note(request, _response):
@@ -52,8 +63,8 @@ async def served(folder, *, ping_seconds=15.0):
     async with aiohttp.ClientSession(
         headers={"Authorization": f"Bearer {token}"}, read_bufsize=2**24
     ) as session:
-        yield Served(publisher, session, f"http://127.0.0.1:{runner.addresses[0][1]}", transports)
-    publisher.drain()
+        yield Served(desk, session, f"http://127.0.0.1:{runner.addresses[0][1]}", transports)
+    await desk.publisher.drain()
     await runner.cleanup()
 
 
@@ -83,14 +94,14 @@ def test_without_the_token_nothing_is_told_and_no_body_is_read(tmp_path, header,
 def test_a_stream_says_hello_then_the_snapshot_then_every_newer_one(tmp_path) -> None:
     async def run():
         async with served(tmp_path) as one:
-            one.publisher.publish(made(), ())
+            one.desk.publish(made(), ())
             async with one.get() as stream:
                 hello, first = await heard(stream), await heard(stream)
-                one.publisher.publish(made("cat"), ())
-                return one.publisher.epoch, hello, first, await heard(stream)
+                one.desk.publish(made("cat"), ())
+                return one.desk.epoch, hello, first, await heard(stream)
 
     epoch, hello, first, second = asyncio.run(run())
-    assert hello == wire.Hello(epoch=epoch, schema=snapshot.SCHEMA)
+    assert hello == wire.Hello(epoch=epoch, schema=snapshot.SCHEMA, heartbeat_seconds=15.0)
     assert wire.decode_snapshot(bytes(first.content)) == made()
     assert wire.decode_snapshot(bytes(second.content)) == made("cat")
     assert (first.position, second.position) == ({"files": 1}, {"files": 2})
@@ -99,12 +110,12 @@ def test_a_stream_says_hello_then_the_snapshot_then_every_newer_one(tmp_path) ->
 def test_whoever_holds_the_current_version_hears_one_short_line(tmp_path) -> None:
     async def run():
         async with served(tmp_path) as one:
-            one.publisher.publish(made(), ())
-            version = one.publisher.offer.version
+            one.desk.publish(made(), ())
+            version = one.desk.version
             async with one.get(version=version, position='{"files":1}') as stream:
                 await heard(stream)
                 unchanged = await heard(stream)
-                return version, unchanged, one.publisher.status()["sidecars"][0]["acked"]
+                return version, unchanged, one.desk.status()["sidecars"][0]["acked"]
 
     version, unchanged, acked = asyncio.run(run())
     assert unchanged == wire.Unchanged(version=version, position={"files": 1})
@@ -114,9 +125,9 @@ def test_whoever_holds_the_current_version_hears_one_short_line(tmp_path) -> Non
 def test_an_operator_that_lags_says_so_only_within_one_epoch(tmp_path) -> None:
     async def run():
         async with served(tmp_path) as one:
-            one.publisher.publish(made(), ())
+            one.desk.publish(made(), ())
             found = []
-            for epoch in (str(one.publisher.epoch), "7"):
+            for epoch in (str(one.desk.epoch), "7"):
                 async with one.get(version="0" * 64, position='{"files":9}', epoch=epoch) as stream:
                     await heard(stream)
                     found.append(type(await heard(stream)))
@@ -129,7 +140,7 @@ def test_before_anything_is_known_there_are_hello_and_pings_only(tmp_path) -> No
     async def run():
         async with served(tmp_path, ping_seconds=0.01) as one, one.get() as stream:
             before = [type(await heard(stream)) for _ in range(3)]
-            one.publisher.publish(made(), ())
+            one.desk.publish(made(), ())
             while isinstance(after := await heard(stream), wire.Ping):
                 pass
             return before, type(after)
@@ -141,7 +152,7 @@ def test_draining_says_go_away_and_ends_the_stream(tmp_path) -> None:
     async def run():
         async with served(tmp_path) as one, one.get() as stream:
             await heard(stream)
-            one.publisher.drain()
+            await one.desk.publisher.drain()
             return await heard(stream), await stream.content.readline()
 
     last, end = asyncio.run(run())
@@ -180,7 +191,7 @@ def test_an_answer_that_answers_nothing_is_refused(tmp_path, body, status) -> No
 def test_an_acknowledgement_shows_in_status_until_the_stream_ends(tmp_path) -> None:
     async def run():
         async with served(tmp_path) as one:
-            one.publisher.publish(made(), ())
+            one.desk.publish(made(), ())
             async with one.get() as stream:
                 await heard(stream)
                 version = (await heard(stream)).version
@@ -189,9 +200,9 @@ def test_an_acknowledgement_shows_in_status_until_the_stream_ends(tmp_path) -> N
                     assert answer.status == 200
                 async with one.get("/v1/status") as answer:
                     during = await answer.json()
-            while one.publisher.sidecars:
+            while one.desk.publisher.streams:
                 await asyncio.sleep(0)
-            return version, during, one.publisher.status()
+            return version, during, one.desk.status()
 
     version, during, after = asyncio.run(run())
     assert [one["acked"] for one in during["sidecars"]] == [version]
@@ -209,13 +220,13 @@ def test_a_slow_reader_gets_the_newest_version_and_never_a_queue(tmp_path) -> No
             writer.write(
                 f"GET {STREAM}?schema=2 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
             )
-            while not one.publisher.sidecars:
+            while not one.desk.publisher.streams:
                 await asyncio.sleep(0)
             big = 16_000  # about 16 MB: more than every socket buffer on the way
             for number in range(8):
-                one.publisher.publish(made(f"n{number}", padding=big), ())
+                one.desk.publish(made(f"n{number}", padding=big), ())
                 await asyncio.sleep(0.01)
-            last = one.publisher.offer.version
+            last = one.desk.version
             total, tail = 0, b""
             while last.encode() not in tail:
                 chunk = await asyncio.wait_for(reader.read(2**20), 10)
@@ -223,7 +234,7 @@ def test_a_slow_reader_gets_the_newest_version_and_never_a_queue(tmp_path) -> No
                 total += len(chunk)
                 tail = (tail + chunk)[-(2**21) :]
             writer.close()
-            return total, len(one.publisher.offer.line)
+            return total, padded(one.desk)
 
     total, line = asyncio.run(run())
     assert total < 3 * line, "the first version and the last, not the six between"
@@ -237,30 +248,28 @@ def test_not_even_small_snapshots_queue_for_a_reader_that_reads_nothing(tmp_path
             writer.write(
                 f"GET {STREAM}?schema=2 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
             )
-            while not one.publisher.sidecars:
+            while not one.desk.publisher.streams:
                 await asyncio.sleep(0)
             [transport] = one.transports
             # The kernel's buffers take many versions; then the first one stays with us.
             number, more_at = 0, 10_000
             while number < more_at:
-                one.publisher.publish(made(f"n{number}", padding=40), ())
+                one.desk.publish(made(f"n{number}", padding=40), ())
                 await asyncio.sleep(0.002)
                 number += 1
                 if transport.get_write_buffer_size() and more_at == 10_000:
                     more_at = number + 20
             queued = transport.get_write_buffer_size()
             writer.transport.abort()
-            return queued, len(one.publisher.offer.line)
+            return queued, padded(one.desk)
 
     queued, line = asyncio.run(run())
     assert 0 < queued < 1.5 * line, "a part of one version, never two"
 
 
-def test_there_is_a_bound_on_streams(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(streaming, "_STREAMS_MAX", 1)
-
+def test_there_is_a_bound_on_streams(tmp_path) -> None:
     async def run():
-        async with served(tmp_path) as one, one.get() as stream:
+        async with served(tmp_path, streams_max=1) as one, one.get() as stream:
             await heard(stream)
             async with one.get() as second:
                 return second.status, json.loads(await second.text())

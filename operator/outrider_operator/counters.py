@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from outrider import budgets, resources
-from outrider_operator import publishing
+from outrider_operator import durable
 
 LIMITS_MAX = 50_000
 
@@ -85,7 +85,7 @@ class Memory:
     def save(self) -> None:
         """Remembers what is known across restarts. Raises OSError."""
         if self._known != self._saved:
-            publishing.write_atomically(self._file, json.dumps(self._known).encode())
+            durable.write(self._file, json.dumps(self._known).encode())
             self._saved = self._known
 
 

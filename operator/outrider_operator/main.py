@@ -25,7 +25,7 @@ from aiohttp import web
 
 from outrider import compile as compiler
 from outrider import findings, manifests, resources, snapshot
-from outrider_operator import counters, publishing, reviewer, settings, sources, streaming
+from outrider_operator import counters, durable, laptop, reviewer, settings, sources, streaming
 
 log = logging.getLogger("outrider.operator")
 
@@ -33,6 +33,7 @@ _PROBLEMS_LOGGED_MAX = 20
 _DRAIN_SECONDS_MAX = 3.0
 _FIRST_READING_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
+_STREAMS_MAX = 64
 
 
 class JsonLines(logging.Formatter):
@@ -65,10 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         lock = _state(flags.state)
         reviewer.ensure(flags.token_file)
-        counter = publishing.Counter(flags.state / "position.json")
+        counter = laptop.Counter(flags.state / "position.json")
         with lock:
-            asyncio.run(_run(flags, publishing.Publisher(counter)))
-    except (publishing.StateError, reviewer.TokenFileError, OSError) as error:
+            asyncio.run(_run(flags, laptop.Laptop(counter)))
+    except (laptop.StateError, reviewer.TokenFileError, OSError) as error:
         log.error("cannot start", extra={"fields": {"why": str(error)}})  # noqa: TRY400 - a sentence, not a traceback
         return 1
     return 0
@@ -83,21 +84,27 @@ def _state(folder: pathlib.Path) -> io.TextIOWrapper:
     except BlockingIOError:
         lock.close()
         text = f"another outrider-operator uses {folder}; stop it, or choose another --state"
-        raise publishing.StateError(text) from None
+        raise laptop.StateError(text) from None
     return lock
 
 
-async def _run(flags: settings.Flags, publisher: publishing.Publisher) -> None:
+async def _run(flags: settings.Flags, desk: laptop.Laptop) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    app = streaming.application(publisher, reviewer.FileReviewer(flags.token_file))
+    who = reviewer.FileReviewer(flags.token_file)
+    app = streaming.application(
+        desk.publisher,
+        who,
+        manner=streaming.Manner(streams_max=_STREAMS_MAX),
+        elsewhere={"/v1/status": streaming.status_door(who, desk.status)},
+    )
     runner = web.AppRunner(
         app, access_log=None, shutdown_timeout=_DRAIN_SECONDS_MAX, handler_cancellation=True
     )
     await runner.setup()
     first = asyncio.Event()
-    following = asyncio.create_task(_follow(flags, publisher, first))
+    following = asyncio.create_task(_follow(flags, desk, first))
 
     def ended(_task: asyncio.Task[None]) -> None:
         """Should following ever end, nobody may wait for it; its exception is raised below."""
@@ -114,7 +121,7 @@ async def _run(flags: settings.Flags, publisher: publishing.Publisher) -> None:
         _announce(flags, runner.addresses[0][1])
         await stop.wait()
         log.info("stopping")
-        publisher.drain()
+        await desk.publisher.drain()
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
@@ -126,30 +133,30 @@ async def _run(flags: settings.Flags, publisher: publishing.Publisher) -> None:
 def _announce(flags: settings.Flags, port: int) -> None:
     address = {"port": port, "url": f"http://127.0.0.1:{port}"}
     if flags.address_file is not None:
-        publishing.write_atomically(flags.address_file, json.dumps(address).encode() + b"\n")
+        durable.write(flags.address_file, json.dumps(address).encode() + b"\n")
     log.info("listening", extra={"fields": {**address, "files": str(flags.files), "pid": os.getpid()}})
 
 
-async def _follow(flags: settings.Flags, publisher: publishing.Publisher, first: asyncio.Event) -> None:
+async def _follow(flags: settings.Flags, desk: laptop.Laptop, first: asyncio.Event) -> None:
     """Publishes every sound reading; a broken one is reported and changes nothing."""
     memory = counters.Memory(flags.state / "counters.json")
     async for reading in sources.Folder(flags.files).readings():
-        publisher.report(reading.problems)
+        desk.report(reading.problems)
         if reading.world is None:
-            _complain(reading.problems, in_force=publisher.offer)
+            _complain(reading.problems, in_force=bool(desk.version))
         else:
             try:
-                await _publish(flags, publisher, reading.world)
-                _notice(publisher, memory, reading.world)
+                await _publish(flags, desk, reading.world)
+                _notice(desk, memory, reading.world)
             except Exception:  # a bug that one set of files shows must not end the proxies' streams
-                publisher.report(
+                desk.report(
                     (manifests.Problem("", 0, "", "a bug of ours kept these files from being used"),)
                 )
                 log.exception("files not used because of a bug; the last good configuration stays in force")
         first.set()
 
 
-async def _publish(flags: settings.Flags, publisher: publishing.Publisher, world: resources.World) -> None:
+async def _publish(flags: settings.Flags, desk: laptop.Laptop, world: resources.World) -> None:
     who = world.settings.workload
     assert who is not None, "the file source refuses settings without a workload"
 
@@ -158,24 +165,22 @@ async def _publish(flags: settings.Flags, publisher: publishing.Publisher, world
             world,
             who.namespace,
             who.service_account,
-            epoch=publisher.epoch,
+            epoch=desk.epoch,
             loopback=True,
             bridges=flags.bridges,
         )
         return made, compiler.check(world, bridges=flags.bridges)
 
     made, found = await asyncio.to_thread(compiled)
-    fresh = await _durably(publisher, made, found)
-    offer = publisher.offer
-    assert offer is not None
-    fields = {"version": offer.version, "position": dict(offer.position), "findings": len(found)}
+    fresh = await _durably(desk, made, found)
+    fields = {"version": desk.version, "position": dict(desk.position), "findings": len(found)}
     log.info("published" if fresh else "unchanged", extra={"fields": fields})
 
 
-def _notice(publisher: publishing.Publisher, memory: counters.Memory, world: resources.World) -> None:
+def _notice(desk: laptop.Laptop, memory: counters.Memory, world: resources.World) -> None:
     """Warns of counters that are now keyed differently."""
     found = memory.learn(world)
-    publisher.notice(found)
+    desk.notice(found)
     for each in found:
         fields = {
             "budget": each["budget"],
@@ -192,25 +197,25 @@ def _notice(publisher: publishing.Publisher, memory: counters.Memory, world: res
 
 
 async def _durably(
-    publisher: publishing.Publisher, made: snapshot.Snapshot, found: tuple[findings.Finding, ...]
+    desk: laptop.Laptop, made: snapshot.Snapshot, found: tuple[findings.Finding, ...]
 ) -> bool:
     """Publishes once the position can be kept; until then nobody hears of it and status says why."""
     reported = False
     while True:
         try:
-            fresh = publisher.publish(made, found)
-        except publishing.StateError as error:
+            fresh = desk.publish(made, found)
+        except laptop.StateError as error:
             if not reported:
-                publisher.report((manifests.Problem("", 0, "", str(error)),))
+                desk.report((manifests.Problem("", 0, "", str(error)),))
                 log.error("not published", extra={"fields": {"why": str(error)}})  # noqa: TRY400 - a sentence will do
             reported = True
             await asyncio.sleep(_RETRY_SECONDS)
         else:
-            publisher.report(())
+            desk.report(())
             return fresh
 
 
-def _complain(problems: tuple[manifests.Problem, ...], *, in_force: publishing.Offer | None) -> None:
+def _complain(problems: tuple[manifests.Problem, ...], *, in_force: bool) -> None:
     """One line per change, with the first problem's place where a reader of logs looks for it."""
     kept = (
         "the last good configuration stays in force"

@@ -1,207 +1,252 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration in force on its way to proxies: offers, acknowledgements, status.
+"""The configuration in force on its way to proxies: who listens, what each was offered, what it said.
 
-Called by main, which tells it what was read; read by `streaming`, which talks HTTP. Every change is a new version, made
-durable before anybody hears of it. Refuses to count backwards and to replace what is in force by something broken.
+Called by whoever knows what is in force (`laptop` for files, controller in a cluster) and by `streaming`, which talks HTTP. Nothing
+is queued: a stream that is woken asks for the newest offer of its workload. A workload's line is encoded once for all of its
+streams and forgotten when the last of them has it. Used on one event loop only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-import json
-import os
-import pathlib
-import secrets
-from collections.abc import Iterable, Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Protocol
 
-from outrider import findings, manifests, snapshot, wire
+from outrider import snapshot, wire
+from outrider_operator import receipts, reviewer
 
-_EPOCH_MAX = 2**53
-_ACKS_MAX = 64
-_NOTICES_MAX = 64
-
-
-class StateError(Exception):
-    """What must survive restarts cannot be kept; the text says why and what to do."""
-
-
-class Counter:
-    """The persisted position of the file source: grows when the version changes, survives restarts."""
-
-    def __init__(self, file: pathlib.Path) -> None:
-        self._file = file
-        self.epoch, self.files, self.version = self._restored()
-
-    @property
-    def position(self) -> dict[str, int]:
-        return {"files": self.files}
-
-    def advance(self, version: str) -> None:
-        """Counts on, durably, if `version` is not the last one. Raises StateError, and has then not counted."""
-        if version == self.version:
-            return
-        kept = {"epoch": self.epoch, "files": self.files + 1, "version": version}
-        try:
-            self._write(json.dumps(kept).encode())
-        except OSError as error:
-            text = (
-                f"{self._file} cannot be written: {error.strerror}; free the disk or choose another --state"
-            )
-            raise StateError(text) from None
-        self.files, self.version = self.files + 1, version
-
-    def _restored(self) -> tuple[int, int, str]:
-        try:
-            kept = json.loads(self._file.read_bytes())
-            epoch, files, version = kept["epoch"], kept["files"], kept["version"]
-            if type(epoch) is int and type(files) is int and type(version) is str and files >= 0 < epoch:
-                return epoch, files, version
-        except FileNotFoundError:
-            return 1 + secrets.randbelow(_EPOCH_MAX - 1), 0, ""
-        except OSError as error:
-            raise StateError(
-                f"{self._file} cannot be read: {error.strerror}; mend it or choose another --state"
-            ) from None
-        except (ValueError, KeyError, TypeError):
-            # A new epoch is what tells proxies that positions start over; guessing a number could hide a change.
-            return 1 + secrets.randbelow(_EPOCH_MAX - 1), 0, ""
-        return 1 + secrets.randbelow(_EPOCH_MAX - 1), 0, ""
-
-    def _write(self, content: bytes) -> None:
-        write_atomically(self._file, content)
-
-
-def write_atomically(file: pathlib.Path, content: bytes) -> None:
-    """Replaces `file` (mode 0600) so that a reader or a crash sees the old content or the new. Raises OSError."""
-    scratch = file.with_name(f".{file.name}.{os.getpid()}.new")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    scratch.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+Subject = tuple[str, str]
+"""(namespace, ServiceAccount): whom a snapshot is for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Offer:
-    """A version and the line that carries it."""
+    """A workload's snapshot in one schema. `unexpressed`: what that schema cannot say (`MCPServer ns/name`), denied in it."""
 
     version: str
     position: snapshot.Position
-    line: bytes
+    content: bytes
+    unexpressed: tuple[str, ...] = ()
+
+
+class Source(Protocol):
+    """What is in force now. Asked often and on the event loop: it must remember what it made."""
+
+    @property
+    def epoch(self) -> int:
+        """Of its positions; another one means that they start over."""
+
+    def offer(self, subject: Subject, schema: int) -> Offer | None:
+        """The newest of a workload; None while nothing is known at all."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
-class Sidecar:
-    """One open stream: what was offered on it last and how that was answered."""
+class Stream:
+    """One open stream: who listens, what was offered last and how that was answered. `sent_at` is monotonic."""
 
-    subject: str
+    principal: reviewer.Principal
     peer: str
+    schema: int = snapshot.SCHEMA
+    software: str = ""
+    trust: str = ""
     offered: str = ""
+    position: snapshot.Position = dataclasses.field(default_factory=dict)
     acked: str = ""
-    refusal: dict[str, str] | None = None
+    refusal: receipts.Refusal | None = None
+    sent_at: float = 0.0
+    leaving: wire.GoAway | None = None
     changed: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+
+    def leave(self, reason: str, *, spread_ms: int = 0) -> None:
+        """Has the reader sent away; it dials again."""
+        self.leaving = wire.GoAway(reason=reason, spread_ms=spread_ms)
+        self.changed.set()
+
+
+class _Group:
+    """The streams of one workload that read one schema."""
+
+    __slots__ = ("due", "line", "line_of", "sending", "streams", "version")
+
+    def __init__(self) -> None:
+        self.streams: set[Stream] = set()
+        self.version = ""
+        self.due: set[Stream] = set()
+        self.sending = 0
+        self.line = b""
+        self.line_of: tuple[str, snapshot.Position] | None = None
+
+    def line_for(self, offer: Offer) -> bytes:
+        """Encoded once for everybody who is due."""
+        made_of = (offer.version, offer.position)
+        if self.line_of != made_of:
+            message = wire.SnapshotOffer(
+                version=offer.version, position=dict(offer.position), content=wire.raw(offer.content)
+            )
+            self.line, self.line_of = wire.encode(message), made_of
+        return self.line
+
+    def forget(self) -> None:
+        """A thousand workloads' lines are not kept for nobody."""
+        if not self.due and not self.sending:
+            self.line, self.line_of = b"", None
 
 
 class Publisher:
-    """What is in force, who is listening and what they said. Used on one event loop only."""
+    """Everybody who listens. `book` gets what is offered and answered; `answered` an answer and the seconds it took, if known."""
 
-    def __init__(self, counter: Counter) -> None:
-        self._counter = counter
-        self._problems: tuple[manifests.Problem, ...] = ()
-        self._findings: tuple[findings.Finding, ...] = ()
-        self._answers: list[dict[str, Any]] = []
-        self._notices: list[dict[str, Any]] = []
-        self.sidecars: list[Sidecar] = []
-        self.offer: Offer | None = None
+    def __init__(
+        self,
+        source: Source,
+        *,
+        book: receipts.Book | None = None,
+        answered: Callable[[wire.Ack, float | None], None] | None = None,
+    ) -> None:
+        self._source = source
+        self._groups: dict[Subject, dict[int, _Group]] = {}
+        self._listening: dict[reviewer.Principal, list[Stream]] = {}
+        self._answered = answered
+        self.book = book if book is not None else receipts.Book()
+        self.streams: dict[Stream, None] = {}
+        self.bundle = ""
         self.draining = False
 
     @property
     def epoch(self) -> int:
-        return self._counter.epoch
+        return self._source.epoch
 
-    def publish(self, made: snapshot.Snapshot, found: tuple[findings.Finding, ...]) -> bool:
-        """Puts `made` in force and wakes every stream; False when it already was. Raises StateError."""
-        self._findings = found
-        content = snapshot.canonical(made)
-        version = snapshot.digest(content)
-        if self.offer is not None and self.offer.version == version:
-            return False
-        self._counter.advance(version)
-        position = self._counter.position
-        message = wire.SnapshotOffer(version=version, position=position, content=wire.raw(content))
-        self.offer = Offer(version, position, wire.encode(message))
-        self._wake()
-        return True
+    @property
+    def subjects(self) -> Collection[Subject]:
+        """The workloads that listen."""
+        return self._groups.keys()
 
-    def report(self, problems: tuple[manifests.Problem, ...]) -> None:
-        """What now stands in the way of the files; () once they are sound. What is in force is left alone."""
-        self._problems = problems
+    @property
+    def versions(self) -> int:
+        """How many different snapshots are offered now."""
+        return len({group.version for groups in self._groups.values() for group in groups.values()})
 
-    def notice(self, notices: Iterable[Mapping[str, str]]) -> None:
-        """What the change to the version in force does that its author may not have meant; the newest are kept."""
-        at = self._counter.files
-        self._notices = [*self._notices, *({**each, "files": at} for each in notices)][-_NOTICES_MAX:]
+    def opened(self, stream: Stream) -> None:
+        """A stream begins."""
+        self.streams[stream] = None
+        groups = self._groups.setdefault(stream.principal.subject, {})
+        groups.setdefault(stream.schema, _Group()).streams.add(stream)
+        self._listening.setdefault(stream.principal, []).append(stream)
+        self.book.opened(stream.principal, stream.schema, stream.software, stream.trust)
+        if self.draining:
+            stream.leave(_STOPPING)
 
-    def drain(self) -> None:
-        """Sends every proxy away: this process ends."""
-        self.draining = True
-        self._wake()
+    def closed(self, stream: Stream) -> None:
+        """A stream has ended."""
+        del self.streams[stream]
+        self._listening[stream.principal].remove(stream)
+        if not self._listening[stream.principal]:
+            del self._listening[stream.principal]
+        groups = self._groups[stream.principal.subject]
+        group = groups[stream.schema]
+        group.streams.discard(stream)
+        group.due.discard(stream)
+        group.forget()
+        if not group.streams:
+            del groups[stream.schema]
+        if not groups:
+            del self._groups[stream.principal.subject]
+        self.book.closed(stream.principal)
 
-    def acknowledge(self, ack: wire.Ack, subject: str) -> bool:
-        """Records an answer; False when nothing of that version was offered to that subject.
+    async def refresh(self, subjects: Iterable[Subject] | None = None) -> int:
+        """Wakes the streams of these workloads (None: of all) whose newest offer is another; says how many.
 
-        An answer does not say on which stream it was asked; of several streams of one subject the longest-waiting is meant.
+        Between two workloads the loop gets its turn: while one is compiled, another is being sent.
         """
-        asked = [one for one in self.sidecars if one.subject == subject and one.offered == ack.version]
-        if not asked:
-            return False
-        waiting = [one for one in asked if one.acked != ack.version and one.refusal is None] or asked
-        waiting[0].acked = ack.version if ack.ok else waiting[0].acked
-        waiting[0].refusal = None if ack.ok else {"error": ack.error, "path": ack.path}
-        answer = {"version": ack.version, "ok": ack.ok, "error": ack.error, "path": ack.path}
-        self._answers = [*self._answers[1 - _ACKS_MAX :], answer]
-        return True
+        woken = 0
+        for subject in list(self._groups if subjects is None else subjects):
+            if subject in self._groups:
+                woken += self.wake(subject)
+                await asyncio.sleep(0)
+        return woken
 
-    def status(self) -> dict[str, Any]:
-        """Everything an operator of a laptop wants to know, as JSON values."""
-        offer = self.offer
-        return {
-            "epoch": self._counter.epoch,
-            "version": offer.version if offer else None,
-            "position": dict(offer.position) if offer else None,
-            "problems": [
-                {
-                    "file": p.file,
-                    "line": p.line,
-                    "field": p.field,
-                    "message": p.message,
-                    "allowed": list(p.allowed),
-                }
-                for p in self._problems
-            ],
-            "findings": [dataclasses.asdict(finding) for finding in self._findings],
-            "notices": self._notices,
-            "sidecars": [
-                {
-                    "subject": one.subject,
-                    "peer": one.peer,
-                    "offered": one.offered or None,
-                    "acked": one.acked or None,
-                    "refusal": one.refusal,
-                }
-                for one in self.sidecars
-            ],
-            "answers": self._answers,
-        }
+    def wake(self, subject: Subject) -> int:
+        """The same for one workload, at once."""
+        woken = 0
+        for schema, group in self._groups.get(subject, {}).items():
+            offer = self._source.offer(subject, schema)
+            if offer is None or offer.version == group.version:
+                continue
+            group.version = offer.version
+            group.due = set(group.streams)
+            for stream in group.streams:
+                stream.changed.set()
+            woken += len(group.streams)
+        return woken
 
-    def _wake(self) -> None:
-        for one in self.sidecars:
-            one.changed.set()
+    def newest(self, stream: Stream) -> Offer | None:
+        """What the stream's workload should hold now."""
+        return self._source.offer(stream.principal.subject, stream.schema)
+
+    def offering(self, stream: Stream, offer: Offer, *, held: bool) -> None:
+        """Notes what is about to be said: the answer may arrive before the line has left. `held`: the reader has it already."""
+        stream.offered, stream.position, stream.refusal = offer.version, offer.position, None
+        stream.sent_at = time.monotonic()
+        group = self._groups[stream.principal.subject][stream.schema]
+        group.version = offer.version
+        group.due.discard(stream)
+        self.book.offered(stream.principal, offer.version, offer.position, offer.unexpressed)
+        if held:
+            stream.acked = offer.version
+            self.book.answered(stream.principal, offer.version, offer.position, None)
+
+    @contextlib.contextmanager
+    def line(self, stream: Stream, offer: Offer) -> Iterator[bytes]:
+        """The offer's line while it is being sent; one for all who are sent it at a time."""
+        group = self._groups[stream.principal.subject][stream.schema]
+        group.sending += 1
+        try:
+            yield group.line_for(offer)
+        finally:
+            group.sending -= 1
+            group.forget()
+
+    def acknowledge(self, ack: wire.Ack, principal: reviewer.Principal) -> bool:
+        """Takes an answer; False when nothing of that version was ever offered to that principal, as far as can be known.
+
+        A pod's answer counts although its stream is another replica's: connections are spread, and the receipts come together.
+        Of several streams of one principal the longest-waiting is meant.
+        """
+        refusal = None if ack.ok else receipts.Refusal(ack.error, ack.path, ack.source)
+        asked = [one for one in self._listening.get(principal, ()) if one.offered == ack.version]
+        waiting = [one for one in asked if one.acked != ack.version and one.refusal is None]
+        for one in (waiting or asked)[:1]:
+            one.acked = ack.version if ack.ok else one.acked
+            one.refusal = refusal
+        if asked and self._answered is not None:
+            self._answered(ack, time.monotonic() - waiting[0].sent_at if waiting else None)
+        if principal.uid:
+            self.book.answered(principal, ack.version, ack.position, refusal)
+        return bool(asked or principal.uid)
+
+    def trusted(self, digest: str, principal: reviewer.Principal) -> None:
+        """A sidecar says which bundle of authorities it trusts now."""
+        for one in self._listening.get(principal, ()):
+            one.trust = digest
+        self.book.trusted(principal, digest)
+
+    def trust(self, bundle: str) -> None:
+        """Tells everybody who reads schema 2 or newer of these authorities."""
+        self.bundle = bundle
+        for stream in self.streams:
+            stream.changed.set()
+
+    async def drain(self, seconds: float = 0.0) -> None:
+        """Sends every proxy away: this process ends. Spread over `seconds`, and each is told to take as long to come back."""
+        self.draining = True
+        open_streams = list(self.streams)
+        pause = seconds / len(open_streams) if open_streams else 0.0
+        for stream in open_streams:
+            stream.leave(_STOPPING, spread_ms=int(seconds * 1000))
+            if pause:
+                await asyncio.sleep(pause)
+
+
+_STOPPING = "the operator is stopping; dial again"

@@ -7,6 +7,7 @@ the path of what it could not accept: what is not understood is never ignored.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -34,16 +35,24 @@ class WireError(Exception):
 
 
 class Message(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag=str.lower
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    omit_defaults=True,
+    tag_field="type",
+    tag=str.lower,
 ):
-    """One line; `type` says which."""
+    """One line; `type` says which. Schema 1 knows only what is marked `1` here; more is left out when it is spoken to."""
 
 
 class Hello(Message, frozen=True, kw_only=True):
-    """The operator's first line: the epoch of its positions and the schema it will send."""
+    """The operator's first line: the epoch of its positions and the schema it will send (1); who it is and how often it pings."""
 
     epoch: int
     schema: int
+    controller: _Short = ""
+    heartbeat_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
 
 
 class SnapshotOffer(Message, frozen=True, kw_only=True, tag="snapshot"):
@@ -66,26 +75,44 @@ class Ping(Message, frozen=True, kw_only=True):
 
 
 class GoAway(Message, frozen=True, kw_only=True):
-    """The stream ends here; dial again."""
+    """The stream ends here; dial again (1), at a random moment of the next `spread_ms`."""
 
     reason: _Short = ""
+    spread_ms: Annotated[int, msgspec.Meta(ge=0, le=600_000)] = 0
 
 
 class Behind(Message, frozen=True, kw_only=True):
-    """The replica knows less than the sidecar holds; keep it and dial another."""
+    """The replica knows less than the sidecar holds; keep it and dial another (1)."""
+
+
+class Trust(Message, frozen=True, kw_only=True):
+    """The authorities that the operator's certificates come from, from now on (PEM); in place of those known so far."""
+
+    bundle: Annotated[str, msgspec.Meta(max_length=65_536)]
+
+
+class Trusted(Message, frozen=True, kw_only=True):
+    """The sidecar's answer to `Trust`: the digest of the bundle that it now trusts."""
+
+    digest: _Version
 
 
 class Ack(Message, frozen=True, kw_only=True):
-    """The sidecar's answer to an offer; when not `ok`, why, and the path in the content that it could not accept."""
+    """The sidecar's answer to an offer; when not `ok`, why, and the path in the content that it could not accept (1).
+
+    `source` and `generation` are the object which that path is about, such as `MCPToolPolicy crm/sales`; '' when unknown.
+    """
 
     version: _Version
     position: _Position
     ok: bool
     error: _Short = ""
     path: _Short = ""
+    source: _Short = ""
+    generation: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
 
 
-AnyMessage = Hello | SnapshotOffer | Unchanged | Ping | GoAway | Behind | Ack
+AnyMessage = Hello | SnapshotOffer | Unchanged | Ping | GoAway | Behind | Trust | Trusted | Ack
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 _message_decoder: msgspec.json.Decoder[AnyMessage] = msgspec.json.Decoder(AnyMessage)
@@ -106,6 +133,11 @@ _Decoded = TypeVar("_Decoded")
 def raw(content: bytes) -> msgspec.Raw:
     """Bytes that are JSON already, to be carried as they are."""
     return msgspec.Raw(content)
+
+
+def bundle_digest(bundle: str) -> str:
+    """What both ends call a bundle of authorities: the digest of its text less the blanks around it."""
+    return hashlib.sha256(bundle.strip().encode()).hexdigest()
 
 
 def encode(message: AnyMessage) -> bytes:
