@@ -23,8 +23,8 @@ EVERYTHING = snapshot.Network(
 )
 
 
-def check(address, network=CLUSTER, *, host="api.example.com", port=443, own=frozenset()):
-    return addresses.check(address, port=port, host=host, network=network, own=own)
+def check(address, network=CLUSTER, *, host="api.example.com", port=443, own=frozenset(), service=False):
+    return addresses.check(address, port=port, host=host, network=network, own=own, service=service)
 
 
 ALWAYS_REFUSED = [
@@ -47,6 +47,7 @@ ALWAYS_REFUSED = [
 def test_these_are_refused_whatever_the_rules_say(address):
     for network in (CLUSTER, LAPTOP, EVERYTHING):
         assert check(address, network) is not None
+        assert check(address, network, service=True) is not None
 
 
 PUBLIC = [
@@ -90,6 +91,39 @@ def test_private_ranges_need_a_rule_with_their_range_and_the_hosts_suffix(cidr, 
         assert check(address, network("other.com", cidr)) is not None
         assert check(address, network("example.com", "10.99.0.0/16")) is not None
         assert check(address, network("example.com", "nonsense")) is not None
+
+
+@pytest.mark.parametrize("address", [each for inside in PRIVATE.values() for each in inside])
+def test_a_service_may_have_any_private_address(address):
+    assert check(address, service=True) is None
+
+
+def test_a_service_is_never_this_machine_itself():
+    """Whatever an ExternalName or a hand-made endpoint says: loopback, link-local and metadata stay closed."""
+    for address in ("127.0.0.1", "::1", "169.254.169.254", "fe80::1", "100.100.100.200", "fd00:ec2::254"):
+        assert check(address, service=True) is not None
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ("10.96.0.1", "10.96.0.1"),
+        ("10.96.0.1", "::ffff:10.96.0.1"),
+        ("fd00::1", "fd00:0::1"),
+        ("[fd00::1]", "fd00::1"),
+    ],
+)
+def test_the_api_server_is_never_dialled_not_even_as_a_service(told, address):
+    own = addresses.api_server({"KUBERNETES_SERVICE_HOST": told})
+    assert "API server" in check(address, service=True, own=own)
+    assert "API server" in check(address, EVERYTHING, own=own)
+    assert check("10.96.0.2", service=True, own=own) is None
+
+
+def test_an_api_server_that_is_known_by_name_is_refused_by_name():
+    own = addresses.api_server({"KUBERNETES_SERVICE_HOST": "API.corp.example"})
+    assert "API server" in check("9.9.9.9", host="api.corp.example", own=own)
+    assert addresses.api_server({}) == addresses.api_server({"KUBERNETES_SERVICE_HOST": ""}) == frozenset()
 
 
 SUFFIXES = [

@@ -206,6 +206,14 @@ def test_commands_need_a_bridge_and_loopback_is_only_what_the_caller_says() -> N
     assert not compiler.snapshot(made, "agents", "bot").network.loopback
 
 
+def test_a_service_is_called_in_the_servers_own_namespace_and_marked_as_one() -> None:
+    made = world(server(endpoint={"service": {"name": "mcp", "port": 80, "path": "/a"}}), policy(allow()))
+    [found] = compiler.snapshot(made, "agents", "bot").servers
+    assert (found.endpoint.url, found.endpoint.service) == ("http://mcp.crm.svc:80/a", True)
+    plain = compiler.snapshot(world(server(), policy(allow())), "agents", "bot")
+    assert not plain.servers[0].endpoint.service
+
+
 def test_everything_a_server_says_reaches_its_view() -> None:
     made = world(
         server(
