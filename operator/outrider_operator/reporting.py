@@ -99,13 +99,14 @@ class Reporter:
                 log.exception("statuses are late because of a bug")
 
     async def _tick(self) -> None:
-        for thing in self.inspection.work():
-            self._mark(thing)
-            await self._slice()
         if time.monotonic() - self._rechecked > RECHECK_SECONDS:
             self._rechecked = time.monotonic()
             await self._recheck()
+        # What servers list is learnt before anything is found about the rules that name it.
         self._look()
+        for thing in self.inspection.work():
+            self._mark(thing)
+            await self._slice()
         for subject in self._fleet.subjects:
             # Streams may have asked for it; a pod that no stream of ours serves is counted all the same.
             self._compiled.snapshot(*subject)
