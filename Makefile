@@ -47,8 +47,9 @@ lint: .venv/stamp ## ruff, mypy strict, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-generate: .venv/stamp ## crds/ and docs/reference/ from the code
+generate: .venv/stamp ## crds/, their copies in charts/ and docs/reference/ from the code
 	$(BIN)/python -m outrider_operator.crds crds
+	$(BIN)/python -m charts.generate
 	$(BIN)/python -m docs.generate
 
 bench: install ## ratios of one interleaved run; PEERS=1 adds Envoy
