@@ -278,5 +278,5 @@ def _touch(memo: Memo, touched: Iterable[audience.Touch]) -> bool:
         if touch.opens:
             memo.stale |= touch.servers
         else:
-            memo.stale |= touch.servers & memo.views.keys()
+            memo.stale.update(server for server in memo.views if server in touch.servers)
     return bool(memo.stale)
