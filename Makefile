@@ -55,9 +55,12 @@ generate: .venv/stamp ## crds/, their copies in charts/ and docs/reference/ from
 bench: install ## ratios of one interleaved run; PEERS=1 adds Envoy
 	$(BIN)/python -m bench $(if $(filter 1,$(PEERS)),--peers)
 
-lock: .venv/stamp ## resolve anew (needs uv)
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links lock/dev.in -o lock/dev.txt
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links lock/legacy.in -o lock/legacy.txt
+RESOLVE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links
+
+lock: .venv/stamp ## resolve anew (needs uv); images hold the versions that the tests run with
+	$(RESOLVE) lock/dev.in -o lock/dev.txt
+	$(RESOLVE) lock/legacy.in -o lock/legacy.txt
+	for each in sidecar operator build; do $(RESOLVE) -c lock/dev.txt lock/$$each.in -o lock/$$each.txt || exit 1; done
 
 clean: ## back to a fresh clone
 	rm -rf .venv .venv-legacy tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

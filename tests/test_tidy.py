@@ -148,7 +148,7 @@ def test_every_lock_is_hashed_and_names_no_index() -> None:
     for lock in (ROOT / "lock").glob("*.txt"):
         text = lock.read_text()
         requirements = re.findall(r"^[a-zA-Z0-9_.-]+==", text, re.MULTILINE)
-        assert len(requirements) > 10
+        assert len(requirements) > 4
         assert len(re.findall(r"^[a-zA-Z0-9_.-]+==[^\n]*\\\n    --hash=sha256:", text, re.MULTILINE)) == len(
             requirements
         )
