@@ -111,6 +111,9 @@ def test_a_version_made_for_an_older_schema_counts_and_what_it_cannot_express_do
     old = receipt("a", "a" * 64, unexpressed=("MCPServer crm/s",))
     assert case.count(("MCPServer", "crm", "s"), running(pod("a")), heard(a=old)).too_old == ("agents/a",)
     assert case.count(P, running(pod("a")), heard(a=old)).fraction == "1/1"
+    assert case.fleet.older == frozenset()
+    case.fleet.update(running(pod("a")), heard(a=receipts.Receipt(BOT, "a", "agents", 1)))
+    assert case.fleet.older == {(BOT, 1)}
 
 
 def test_what_moved_is_what_concerns_the_workload_of_the_pod_that_moved() -> None:

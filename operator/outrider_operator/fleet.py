@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from outrider import compile as compiler
+from outrider import snapshot
 from outrider_operator import conditions, pods, receipts
 
 
@@ -46,6 +47,16 @@ class Fleet:
     def subjects(self) -> frozenset[compiler.Subject]:
         """The workloads that run."""
         return frozenset(self._pods)
+
+    @property
+    def older(self) -> frozenset[tuple[compiler.Subject, int]]:
+        """The workloads of which a running sidecar reads an older schema, and that."""
+        return frozenset(
+            (subject, receipt.schema)
+            for subject, running in self._pods.items()
+            for uid in running
+            if (receipt := self._receipts.get(uid)) is not None and receipt.schema != snapshot.SCHEMA
+        )
 
     def of(self, thing: compiler.Object, *, settling: bool = False) -> conditions.Fleet:
         """Where the pods concerned stand. `settling`: other replicas have not reported yet."""

@@ -140,35 +140,30 @@ def _announce(flags: settings.Flags, port: int) -> None:
 async def _follow(flags: settings.Flags, desk: laptop.Laptop, first: asyncio.Event) -> None:
     """Publishes every sound reading; a broken one is reported and changes nothing."""
     memory = counters.Memory(flags.state / "counters.json")
+    remembering = compiler.Compiler(loopback=True, bridges=flags.bridges)
     async for reading in sources.Folder(flags.files).readings():
         desk.report(reading.problems)
         if reading.world is None:
             _complain(reading.problems, in_force=bool(desk.version))
         else:
             try:
-                await _publish(flags, desk, reading.world)
+                await _publish(flags, desk, remembering, reading.world)
                 _notice(desk, memory, reading.world)
             except Exception:  # a bug that one set of files shows must not end the proxies' streams
-                desk.report(
-                    (manifests.Problem("", 0, "", "a bug of ours kept these files from being used"),)
-                )
+                desk.report((manifests.Problem("", 0, "", "a bug of ours kept these files from being used"),))
                 log.exception("files not used because of a bug; the last good configuration stays in force")
         first.set()
 
 
-async def _publish(flags: settings.Flags, desk: laptop.Laptop, world: resources.World) -> None:
+async def _publish(
+    flags: settings.Flags, desk: laptop.Laptop, remembering: compiler.Compiler, world: resources.World
+) -> None:
     who = world.settings.workload
     assert who is not None, "the file source refuses settings without a workload"
 
     def compiled() -> tuple[snapshot.Snapshot, tuple[findings.Finding, ...]]:
-        made = compiler.snapshot(
-            world,
-            who.namespace,
-            who.service_account,
-            epoch=desk.epoch,
-            loopback=True,
-            bridges=flags.bridges,
-        )
+        remembering.update(world, epoch=desk.epoch)
+        made = remembering.snapshot(who.namespace, who.service_account)
         return made, compiler.check(world, bridges=flags.bridges)
 
     made, found = await asyncio.to_thread(compiled)
@@ -196,9 +191,7 @@ def _notice(desk: laptop.Laptop, memory: counters.Memory, world: resources.World
         log.warning("changes of counters will not be noticed after a restart", extra={"fields": {"why": why}})
 
 
-async def _durably(
-    desk: laptop.Laptop, made: snapshot.Snapshot, found: tuple[findings.Finding, ...]
-) -> bool:
+async def _durably(desk: laptop.Laptop, made: snapshot.Snapshot, found: tuple[findings.Finding, ...]) -> bool:
     """Publishes once the position can be kept; until then nobody hears of it and status says why."""
     reported = False
     while True:

@@ -34,7 +34,10 @@ _SERVER = "MCPServer"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Known:
-    """What others know, asked for at every tick. `frozen`: why a kind cannot be read now, ''. `settling`: a replica is missing."""
+    """What others know, asked for at every tick. `frozen`: why a kind cannot be read now, ''. `settling`: a replica is missing.
+
+    `offer` makes what a workload is offered in a schema, so that the Compiler knows that version.
+    """
 
     watched: Callable[[compiler.Object], objects.Watched | None]
     everything: Callable[[], Iterable[compiler.Object]]
@@ -43,6 +46,7 @@ class Known:
     receipts: Callable[[], Mapping[str, receipts.Receipt]]
     observations: Callable[[], Mapping[names.ServerId, observations.Observation]]
     settling: Callable[[], bool]
+    offer: Callable[[compiler.Subject, int], object] = lambda _subject, _schema: None
 
 
 class Reporter:
@@ -110,6 +114,10 @@ class Reporter:
         for subject in self._fleet.subjects:
             # Streams may have asked for it; a pod that no stream of ours serves is counted all the same.
             self._compiled.snapshot(*subject)
+            await self._slice()
+        for subject, schema in self._fleet.older:
+            # The version its sidecar acknowledges may have been made by another replica, and has to be known here.
+            self._known.offer(subject, schema)
             await self._slice()
         if not self._leading:
             self._dirty.clear()
