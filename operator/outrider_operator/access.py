@@ -142,6 +142,9 @@ class Access:
     def fresh_context(self) -> ssl.SSLContext:
         """One that nobody shares."""
         proof = self.proof()
+        if proof.ca_pem is not None and not proof.ca_pem.strip():
+            # An empty one would mean every authority that the system trusts.
+            raise AccessError("the API server's CA is empty; it must be a PEM certificate")
         try:
             made = ssl.create_default_context(cadata=proof.ca_pem)
         except (ssl.SSLError, ValueError) as error:
@@ -244,7 +247,7 @@ class _Reader:
             if plain:
                 return _Part(text=str(text))
             try:
-                return _Part(text=base64.b64decode(str(text), validate=False).decode())
+                return _Part(text=base64.b64decode("".join(str(text).split()), validate=True).decode())
             except (binascii.Error, UnicodeDecodeError) as error:
                 raise AccessError(f"{self.file}: {inline} is not base64 of a PEM: {error}") from None
         if name := given.get(path):

@@ -141,9 +141,9 @@ def event(regarding: Regarding, *, type_: str, reason: str, action: str, note: s
     }
 
 
-def status(kind: str, namespace: str, name: str, given: Mapping[str, Any], uid: str) -> dict[str, Any]:
-    """The whole status of one of our objects; with a `uid`, of that very object only."""
-    metadata = {"name": name, "namespace": namespace, **({"uid": uid} if uid else {})}
+def status(kind: str, namespace: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole status of one of our objects. A uid beside it would be ignored on a status, so none is given."""
+    metadata = {"name": name, "namespace": namespace}
     return {"apiVersion": names.API_VERSION, "kind": kind, "metadata": metadata, "status": given}
 
 

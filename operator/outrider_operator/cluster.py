@@ -94,11 +94,9 @@ class Cluster:
 
     # What people read -----------------------------------------------------------------------------------------------
 
-    async def apply_status(
-        self, kind: str, namespace: str, name: str, status: Mapping[str, Any], *, uid: str = ""
-    ) -> None:
-        """Server-side apply of the whole status of one of our kinds. With `uid`, only if it is still that object (else 409)."""
-        body = apiobjects.status(kind, namespace, name, status, uid)
+    async def apply_status(self, kind: str, namespace: str, name: str, status: Mapping[str, Any]) -> None:
+        """Server-side apply of the whole status of one of our kinds; 404 when there is none of that name, and none is made."""
+        body = apiobjects.status(kind, namespace, name, status)
         path = f"/apis/{names.API_VERSION}/namespaces/{_q(namespace)}/{_PLURALS[kind]}/{_q(name)}/status"
         await self._ask("PATCH", f"{path}?fieldManager={FIELD_MANAGER}&force=true", body, _APPLY)
 
