@@ -337,7 +337,7 @@ def _catalogue(facts: Facts, previous: Mapping[str, Any]) -> Status:
         return kept
     tools = dict(sorted(seen.tools))
     listed = [{"name": name, "fingerprint": mark} for name, mark in tools.items()]
-    found: Status = {"toolCount": len(tools), "tools": listed[:TOOLS_MAX]}
+    found: Status = {"toolCount": max(seen.total, len(tools)), "tools": listed[:TOOLS_MAX]}
     if seen.protocol_versions:
         found["protocolVersions"] = sorted(version[:32] for version in seen.protocol_versions)[:16]
     if seen.server_info:

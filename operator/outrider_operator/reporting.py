@@ -157,7 +157,7 @@ class Reporter:
             observed, watched = self._seen.get(server), self._known.watched(thing)
             listed = None if watched is None else _listed(watched.status)
             if observed is not None and (observed.reachable or observed.tools):
-                listed = tuple(sorted(name for name, _ in observed.tools))
+                listed = tuple(sorted(name for name, _ in observed.tools)) if observed.complete else None
             self._tools.pop(server, None)
             if listed is not None:
                 self._tools[server] = listed
