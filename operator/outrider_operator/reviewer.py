@@ -17,14 +17,13 @@ import hmac
 import json
 import os
 import pathlib
-import re
 import secrets
 import stat
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from outrider_operator import pods
+from outrider_operator import apiobjects, pods
 
 STREAM_AUDIENCE = "config.outrider.dev"
 """Of tokens that sidecars prove themselves with."""
@@ -45,7 +44,6 @@ _REMEMBERED_MAX = 10_000
 _ASKED_AT_ONCE_MAX = 16
 _WAITING_MAX = 4_000
 _ANSWER_SECONDS_MAX = 10.0
-_ACCOUNT = re.compile(r"system:serviceaccount:([a-z0-9.-]{1,63}):([a-z0-9.-]{1,253})")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,20 +112,7 @@ class FileReviewer:
 _NO_FILE_TOKEN = Refused("present the token of the operator's token file as Authorization: Bearer")
 
 
-class Reviewed(Protocol):
-    """What the API server says of a token it accepts for the audience asked for."""
-
-    @property
-    def username(self) -> str: ...
-    @property
-    def groups(self) -> tuple[str, ...]: ...
-    @property
-    def pod_name(self) -> str: ...
-    @property
-    def pod_uid(self) -> str: ...
-
-
-Ask = Callable[[str, str], Awaitable[Reviewed | None]]
+Ask = Callable[[str, str], Awaitable[apiobjects.Review | None]]
 """(token, audience): what a TokenReview says; None when the token is not accepted. Raises when nobody could be asked."""
 
 
@@ -150,8 +135,8 @@ class TokenReviewer:
         self._pod = pod
         self._clock = clock
         self._wall = wall
-        self._known: OrderedDict[bytes, tuple[float, Reviewed | None]] = OrderedDict()
-        self._asking: dict[bytes, asyncio.Task[Reviewed | None]] = {}
+        self._known: OrderedDict[bytes, tuple[float, apiobjects.Review | None]] = OrderedDict()
+        self._asking: dict[bytes, asyncio.Task[apiobjects.Review | None]] = {}
         self._turn = asyncio.Semaphore(_ASKED_AT_ONCE_MAX)
 
     async def review(self, token: str) -> Principal | Refused:
@@ -159,19 +144,19 @@ class TokenReviewer:
         found = await self._reviewed(token, STREAM_AUDIENCE)
         if isinstance(found, Refused):
             return found
-        account = _ACCOUNT.fullmatch(found.username)
+        account = found.account
         if account is None:
             return Refused(f"{found.username} is not a ServiceAccount; sidecars present their pod's token")
-        if not found.pod_name or not found.pod_uid:
+        if not found.pod or not found.pod_uid:
             return Refused(
                 "the token is bound to no pod; kubelet's projected tokens are, `kubectl create token` makes others"
             )
         known = self._pod(found.pod_uid)
-        if known is None or known.subject != account.groups():
+        if known is None or known.subject != account:
             return Refused(
-                f"pod {account[1]}/{found.pod_name} is not known here as injected (label {pods.INJECTED_LABEL}=true)"
+                f"pod {account[0]}/{found.pod} is not known here as injected (label {pods.INJECTED_LABEL}=true)"
             )
-        return Principal(account[1], account[2], found.pod_name, found.pod_uid)
+        return Principal(*account, found.pod, found.pod_uid)
 
     async def caller(self, token: str) -> Caller | Refused:
         """Whoever is behind a token of the API's audience."""
@@ -183,7 +168,7 @@ class TokenReviewer:
         self._known.pop(_name(token, STREAM_AUDIENCE), None)
         return await self.review(token)
 
-    async def _reviewed(self, token: str, audience: str) -> Reviewed | Refused:
+    async def _reviewed(self, token: str, audience: str) -> apiobjects.Review | Refused:
         if not token or len(token) > _TOKEN_BYTES_MAX or not token.isascii():
             return Refused(f"present a token with audience {audience} as Authorization: Bearer")
         name = _name(token, audience)
@@ -196,7 +181,7 @@ class TokenReviewer:
                 return Refused(f"the API server could not be asked about the token ({why}); dial again", 503)
         return found or Refused(_why(token, audience, self._wall()))
 
-    async def _asked(self, name: bytes, token: str, audience: str) -> Reviewed | None:
+    async def _asked(self, name: bytes, token: str, audience: str) -> apiobjects.Review | None:
         """One question for one token, however many wait for its answer."""
         task = self._asking.get(name)
         if task is None:
@@ -207,7 +192,7 @@ class TokenReviewer:
             task.add_done_callback(lambda done: self._answered(name, done))
         return await asyncio.shield(task)
 
-    async def _question(self, name: bytes, token: str, audience: str) -> Reviewed | None:
+    async def _question(self, name: bytes, token: str, audience: str) -> apiobjects.Review | None:
         async with self._turn, asyncio.timeout(_ANSWER_SECONDS_MAX):
             found = await self._ask(token, audience)
         seconds = _REFUSED_SECONDS if found is None else _ACCEPTED_SECONDS
@@ -217,7 +202,7 @@ class TokenReviewer:
             self._known.popitem(last=False)
         return found
 
-    def _answered(self, name: bytes, task: asyncio.Task[Reviewed | None]) -> None:
+    def _answered(self, name: bytes, task: asyncio.Task[apiobjects.Review | None]) -> None:
         self._asking.pop(name, None)
         if not task.cancelled():
             task.exception()  # whoever waited for it has heard it
