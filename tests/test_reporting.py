@@ -39,8 +39,7 @@ class Api:
             raw["metadata"] |= {"generation": generation, "uid": uid}
             self.raws[raw["kind"], raw["metadata"]["namespace"], raw["metadata"]["name"]] = raw
 
-    async def apply(self, kind, namespace, name, status, uid):
-        assert self.raws[kind, namespace, name]["metadata"]["uid"] == uid
+    async def apply(self, kind, namespace, name, status):
         self.writes.append(((kind, namespace, name), status))
         self.raws[kind, namespace, name]["status"] = copy.deepcopy(status)
 

@@ -27,7 +27,7 @@ class Api:
         self.writes, self.failures, self.takes = [], list(failures), takes
         self.flying = self.most = 0
 
-    async def __call__(self, kind, namespace, name, status, uid):
+    async def __call__(self, kind, namespace, name, status):
         self.flying += 1
         self.most = max(self.most, self.flying)
         await asyncio.sleep(self.takes)
@@ -158,8 +158,8 @@ def test_an_object_that_is_gone_is_forgotten() -> None:
 
 def test_one_object_that_cannot_be_written_keeps_no_other_waiting() -> None:
     class Picky(Api):
-        async def __call__(self, kind, namespace, name, status, uid):
-            await super().__call__(kind, namespace, name, status, uid)
+        async def __call__(self, kind, namespace, name, status):
+            await super().__call__(kind, namespace, name, status)
             if name == "s":
                 raise Refused(422)
 

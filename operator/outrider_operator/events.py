@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Self
 
 from outrider import names
-from outrider_operator import conditions
+from outrider_operator import cluster, conditions
 
 log = logging.getLogger("outrider.operator.events")
 
@@ -23,6 +23,8 @@ WAITING_MAX = 256
 """Events that wait to be posted; what comes besides is left out, and said in the log."""
 
 _POST_SECONDS_MAX = 10.0
+_ACTION = "Reconcile"
+"""Kubernetes wants to know what was being done."""
 
 
 class Reason(enum.StrEnum):
@@ -93,6 +95,19 @@ def transitions(
     if programmed.get("reason") in told and programmed.get("reason") != was.get("reason"):
         found.append(_event(regarding, "Warning", programmed))
     return tuple(found)
+
+
+def posting(at: cluster.Cluster) -> Callable[[Event], Awaitable[None]]:
+    """Posts events to an API server."""
+
+    async def post(event: Event) -> None:
+        about = event.regarding
+        regarding = cluster.Regarding(about.api_version, about.kind, about.namespace, about.name, about.uid)
+        await at.post_event(
+            regarding, type_=event.type, reason=event.reason, action=_ACTION, note=event.message
+        )
+
+    return post
 
 
 class Poster:

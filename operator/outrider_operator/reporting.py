@@ -178,7 +178,7 @@ class Reporter:
         first = not before.get("conditions")
         facts = self._facts(watched, counted=not first)
         status = conditions.status(facts, before, now=time.time(), timestamp=timestamp)
-        self._writer.want(thing, status, live=watched.status, uid=uid, first=first)
+        self._writer.want(thing, status, live=watched.status, first=first)
         regarding = events.of_object(*thing, watched.uid)
         self._poster.add(*events.transitions(regarding, before, status))
         return first

@@ -31,8 +31,8 @@ WRITES_MAX = 8
 _RETRY_SECONDS = 1.0
 _RETRY_SECONDS_MAX = 60.0
 
-Apply = Callable[[str, str, str, conditions.Status, str], Awaitable[Any]]
-"""(kind, namespace, name, status, uid): server-side apply on the status subresource. An exception with `status` 404: it is gone."""
+Apply = Callable[[str, str, str, conditions.Status], Awaitable[Any]]
+"""(kind, namespace, name, status): server-side apply on the status subresource. An exception with `status` 404: it is gone."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -42,7 +42,6 @@ class _Wish:
     status: conditions.Status
     due: float
     first: bool
-    uid: str = ""
     tries: int = 0
 
 
@@ -71,7 +70,6 @@ class Writer:
         status: conditions.Status,
         *,
         live: Mapping[str, Any],
-        uid: str = "",
         first: bool = False,
     ) -> None:
         """Has `status` written unless it is what was written, or what the API server has (`live`).
@@ -87,11 +85,11 @@ class Writer:
             return
         wish = self._wishes.get(thing)
         if wish is not None:
-            wish.status, wish.uid = status, uid
+            wish.status = status
             return
         now = asyncio.get_running_loop().time()
         due = now if first else max(now + SETTLE_SECONDS, self._free.get(thing, now))
-        self._wishes[thing] = _Wish(status, due, first, uid)
+        self._wishes[thing] = _Wish(status, due, first)
         self._woken.set()
 
     def forget(self, thing: compiler.Object) -> None:
@@ -144,7 +142,7 @@ class Writer:
         wish = self._wishes[thing]
         status = wish.status
         try:
-            await self._apply(*thing, status, wish.uid)
+            await self._apply(*thing, status)
         except Exception as error:  # noqa: BLE001 - whatever keeps one status from being written keeps no other
             self._failed(thing, wish, error)
         else:
