@@ -171,8 +171,8 @@ class Gathering:
     """The books of all replicas at the one that writes status: its own, and each other's as last heard."""
 
     def __init__(self, own: Book, *, replica: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._own = own
-        self._replica = replica
+        self.own = own
+        self.replica = replica
         self._clock = clock
         self._others: dict[str, tuple[float, dict[str, Record]]] = {}
         self._made: dict[str, Receipt] = {}
@@ -194,11 +194,11 @@ class Gathering:
     def revision(self) -> int:
         """Grows whenever a receipt may have changed."""
         self._silence()
-        return self._own.revision + self._revision
+        return self.own.revision + self._revision
 
     def heard(self, replica: str, records: Iterable[Record]) -> bool:
         """Takes another replica's whole book; False for one replica too many."""
-        if replica == self._replica:
+        if replica == self.replica:
             return True
         if replica not in self._others and len(self._others) >= _REPLICAS_MAX:
             return False
@@ -211,7 +211,7 @@ class Gathering:
 
     def keep(self, uids: Collection[str]) -> None:
         """Forgets the pods that are gone."""
-        self._own.keep(uids)
+        self.own.keep(uids)
         for _, records in self._others.values():
             for uid in [each for each in records if each not in uids]:
                 del records[uid]
@@ -224,8 +224,8 @@ class Gathering:
         """What is known of every pod, by uid."""
         if self._made_of != self.revision:
             found: dict[str, list[tuple[str, Record]]] = {}
-            for uid, record in self._own.records.items():
-                found.setdefault(uid, []).append((self._replica, record))
+            for uid, record in self.own.records.items():
+                found.setdefault(uid, []).append((self.replica, record))
             for replica, (_, records) in self._others.items():
                 for uid, record in records.items():
                     found.setdefault(uid, []).append((replica, record))
