@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The objects of one kind as they are known: what a list or a run of events changes about them, and whether it may.
+
+Called by reflector, which does the talking. Pure: a difference is worked out first and applied afterwards, so that between the two
+somebody can ask whether it is to be believed. Whatever a list does not hold is gone: an object deleted while nobody watched vanishes.
+Refuses to go back: resourceVersions are numbers that grow (KEP-5504), and a smaller one means that the cluster was restored.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import enum
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+OBJECTS_MAX = 50_000
+"""Of one kind. More would be more memory than an operator has."""
+
+DELETIONS_ALARM = 20
+DELETIONS_ALARM_SHARE = 0.5
+DELETIONS_ALARM_MIN = 5
+"""That many gone within the window, or that share of what there was and at least so many, is worth an alarm."""
+
+DELETIONS_WINDOW_SECONDS = 10.0
+
+Key = tuple[str, str]
+"""Namespace ("" for what has none) and name."""
+
+Object = dict[str, Any]
+Trim = Callable[[Mapping[str, Any]], Object]
+
+
+class WentBack(Exception):
+    """A resourceVersion below one that is applied already."""
+
+    def __init__(self, seen: int, applied: int) -> None:
+        super().__init__(
+            f"the API server is at position {seen} and this replica has seen {applied}: it was restored from a backup"
+        )
+        self.seen = seen
+        self.applied = applied
+
+
+class TooMany(Exception):
+    """More objects than may be kept."""
+
+
+class EventKind(enum.StrEnum):
+    """What a watch says. A BOOKMARK is only a position."""
+
+    ADDED = "ADDED"
+    MODIFIED = "MODIFIED"
+    DELETED = "DELETED"
+    BOOKMARK = "BOOKMARK"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a watch."""
+
+    kind: EventKind
+    object: Object
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Change:
+    """Before None: new. After None: gone. A namesake that replaced another has another uid."""
+
+    key: Key
+    before: Object | None
+    after: Object | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Difference:
+    """What is to become of the collection, and the position it then has."""
+
+    changes: tuple[Change, ...]
+    version: int
+
+    @property
+    def deletions(self) -> int:
+        return sum(change.after is None for change in self.changes)
+
+
+def without_managed_fields(raw: Mapping[str, Any]) -> Object:
+    """The least trim: who set which field is a large part of an object and nobody's business here."""
+    metadata = {key: value for key, value in raw["metadata"].items() if key != "managedFields"}
+    return {**raw, "metadata": metadata}
+
+
+def key_of(raw: Mapping[str, Any]) -> Key:
+    metadata = raw["metadata"]
+    return metadata.get("namespace", ""), metadata["name"]
+
+
+def version_of(raw: Mapping[str, Any]) -> int:
+    """The resourceVersion of an object or a list. Raises ValueError when it is not a number."""
+    return int(raw["metadata"]["resourceVersion"])
+
+
+class Collection:
+    """`objects` by key, as of `version`. An object stays the very same one while its resourceVersion is the same."""
+
+    def __init__(self, trim: Trim = without_managed_fields) -> None:
+        self._trim = trim
+        self._objects: dict[Key, Object] = {}
+        self._versions: dict[Key, int] = {}
+        self.version = 0
+
+    @property
+    def objects(self) -> Mapping[Key, Object]:
+        """A view: it changes as the collection does."""
+        return MappingProxyType(self._objects)
+
+    def trimmed(self, items: Iterable[Object]) -> dict[Key, tuple[int, Object]]:
+        """Each item less what is not kept; those that are known already as they are known."""
+        made: dict[Key, tuple[int, Object]] = {}
+        for raw in items:
+            key, version = key_of(raw), version_of(raw)
+            known = self._versions.get(key) == version
+            made[key] = (version, self._objects[key] if known else self._trim(raw))
+        return made
+
+    def replaced(
+        self, items: Mapping[Key, tuple[int, Object]], version: int, *, forward_only: bool = True
+    ) -> Difference:
+        """What a whole list changes. Raises WentBack."""
+        if forward_only and version < self.version:
+            raise WentBack(version, self.version)
+        changes = []
+        for key, (_, after) in items.items():
+            before = self._objects.get(key)
+            if before is not after:
+                changes.append(Change(key, before, after))
+        gone = [Change(key, before, None) for key, before in self._objects.items() if key not in items]
+        return Difference((*changes, *gone), version)
+
+    def followed(self, events: Iterable[Event], *, forward_only: bool = True) -> Difference:
+        """What a run of events changes, one change for each object. Raises WentBack."""
+        version = self.version
+        after: dict[Key, Object | None] = {}
+        for event in events:
+            seen = version_of(event.object)
+            if forward_only and seen < version:
+                raise WentBack(seen, version)
+            version = max(version, seen) if forward_only else seen
+            if event.kind is EventKind.BOOKMARK:
+                continue
+            key = key_of(event.object)
+            if event.kind is EventKind.DELETED:
+                after[key] = None
+            elif self._versions.get(key) != seen or key in after:
+                after[key] = self._trim(event.object)
+        changes = (Change(key, self._objects.get(key), made) for key, made in after.items())
+        return Difference(tuple(c for c in changes if c.before is not c.after), version)
+
+    def looked_up(self, key: Key, raw: Object | None, known: Object | None) -> Difference | None:
+        """What a look at one object changes, if the watch has not said as much or more; `known` is what was known before the look."""
+        here = self._objects.get(key)
+        if here is not known:
+            return None
+        if raw is None:
+            return None if here is None else Difference((Change(key, here, None),), self.version)
+        if version_of(raw) <= max(self.version, self._versions.get(key, 0)):
+            return None
+        return Difference((Change(key, here, self._trim(raw)),), self.version)
+
+    def apply(self, difference: Difference) -> None:
+        """Makes it so, all at once. Raises TooMany, and has then changed nothing."""
+        grown = len(self._objects) + sum(c.before is None for c in difference.changes) - difference.deletions
+        if grown > OBJECTS_MAX:
+            raise TooMany(f"there are {grown} objects, and at most {OBJECTS_MAX} can be kept")
+        for change in difference.changes:
+            if change.after is None:
+                del self._objects[change.key], self._versions[change.key]
+            else:
+                self._objects[change.key] = change.after
+                self._versions[change.key] = version_of(change.after)
+        self.version = difference.version
+
+    def forget_position(self) -> None:
+        """Whatever comes next is believed, also what is older."""
+        self.version = 0
+
+
+class Deletions:
+    """Counts what goes away, so that a large part of a kind going at once is noticed. It is in force all the same."""
+
+    def __init__(self) -> None:
+        self._gone: collections.deque[tuple[float, int]] = collections.deque()
+        self._alarmed_until = 0.0
+
+    def count(self, deleted: int, left: int, now: float) -> int | None:
+        """How many are gone within the window, when that is alarming and has not just been said. `now` in seconds, `left` objects."""
+        self._gone.append((now, deleted))
+        while self._gone[0][0] < now - DELETIONS_WINDOW_SECONDS:
+            self._gone.popleft()
+        gone = sum(each for _, each in self._gone)
+        large = gone > DELETIONS_ALARM
+        part = gone >= DELETIONS_ALARM_MIN and gone > DELETIONS_ALARM_SHARE * (gone + left)
+        if not (large or part) or now < self._alarmed_until:
+            return None
+        self._alarmed_until = now + DELETIONS_WINDOW_SECONDS
+        return gone
