@@ -221,8 +221,9 @@ def permit_listing(
 ) -> decision.Permit | decision.Refusal:
     """Leave for the proxy itself to ask a server what it is and what it offers (Method.LIST).
 
-    Given for servers that are `asked`: what the answer shows to the agent is decided tool by tool. The credential is the
-    entry of that name if one is given, else the first that matched this workload.
+    Given for servers that are `asked`: what the answer shows to the agent is decided tool by tool. The prober, which has no
+    agent and no rules, may list every server in its snapshot. The credential is the entry of that name if one is given, else
+    the first that matched this workload.
     """
     subject = call.Call(server, "", method=call.Method.LIST)
     held = bound.servers.get(server)
@@ -231,7 +232,7 @@ def permit_listing(
     view = held.view
     if view.lifecycle is snapshot.Lifecycle.DISABLED:
         return decision.Refusal(subject, decision.Objection(Reason.SERVER_DISABLED, visible=True))
-    if not held.index.open:
+    if not (held.index.open or bound.snapshot.probing):
         return decision.Refusal(subject, _hidden(Reason.NOT_ALLOWED))
     if view.credential_required and not view.credentials:
         return decision.Refusal(subject, decision.Objection(Reason.NO_CREDENTIAL_FOR_CALLER, visible=True))

@@ -13,7 +13,7 @@ import dataclasses
 import msgspec
 
 from outrider import decision, snapshot
-from outrider_sidecar import asked, breaker, conventions, exchange, jsonrpc, legacy, modern
+from outrider_sidecar import asked, breaker, conventions, exchange, introductions, jsonrpc, legacy, modern
 
 _NOT_THIS_ERA = frozenset({400, 404, 405, 406, 415, 422, 501})
 """Statuses by which a server of the handshake era answers a stateless request."""
@@ -48,6 +48,7 @@ class Server:
     )
     meeting: dict[str, asyncio.Future[NoLeg | None]] = dataclasses.field(default_factory=dict)
     next_id: int = 0
+    introduction: introductions.Introduction = dataclasses.field(default_factory=introductions.Introduction)
 
     def mint(self) -> int:
         """An id of ours: agents' ids never reach a server, so that two agents cannot collide there."""

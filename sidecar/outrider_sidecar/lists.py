@@ -46,6 +46,7 @@ class ListingFailed(Exception):
     def __init__(self, reason: decision.Reason, text: str) -> None:
         super().__init__(f"{reason.value}: {text}")
         self.reason = reason
+        self.text = text
 
 
 @dataclasses.dataclass(slots=True)

@@ -19,6 +19,7 @@ from outrider_sidecar import (
     conventions,
     credentials,
     exchange,
+    introductions,
     jsonrpc,
     legacy,
     legs,
@@ -163,6 +164,7 @@ class Servers:
                 and modern.speaks(heard.answer)
             ):
                 server.modern = True
+                server.introduction = introductions.discovered(heard.answer)
                 return
             if wanted != "Auto" or heard.status not in _FALLBACK:
                 raise _no_leg(heard)
@@ -170,7 +172,7 @@ class Servers:
         head, body = legacy.initialize(server.mint(), version)
         heard = await self._ask(errand, head, body, "initialize")
         spoken = legacy.negotiated(heard.answer) if heard.answer is not None else None
-        if spoken is None:
+        if spoken is None or heard.answer is None:
             if wanted == "Auto":
                 server.modern = None  # what it was before may have been replaced by something newer
             raise _no_leg(heard)
@@ -178,6 +180,7 @@ class Servers:
         head, body = legacy.initialized(session=session.id, version=spoken)
         await self._ask(errand, head, body, "notifications/initialized")
         server.modern = False
+        server.introduction = introductions.greeted(heard.answer, spoken)
         server.sessions[key] = session
         while len(server.sessions) > SESSIONS_MAX:
             server.sessions.popitem(last=False)
@@ -258,18 +261,39 @@ class Servers:
     async def end_sessions(self, bound: bind.Bound, session_key: str) -> None:
         """An agent's session is over: so are those opened for it at servers."""
         for server_id, server in tuple(self._servers.items()):
-            for key in [each for each in server.sessions if each.startswith(f"{session_key}\0")]:
-                session = server.sessions.pop(key)
-                permit = decide.permit_listing(bound, server_id, credential=key.partition("\0")[2] or None)
-                if session.id is None or not isinstance(permit, decision.Permit):
-                    continue
-                try:
-                    lent = await self._credentials.lend(permit)
-                except credentials.Unavailable:
-                    continue  # without the credential the server would not listen; its own time limit ends it
-                errand = _Errand(server, permit, lent, self._clock() + CANCEL_SECONDS)
-                head = legacy.farewell(session=session.id, version=session.version)
-                await self._ask(errand, head, b"", "DELETE")
+            await self._part(bound, server_id, server, session_key)
+
+    async def _part(
+        self, bound: bind.Bound, server_id: names.ServerId, server: legs.Server, session_key: str
+    ) -> None:
+        """Ends the sessions that one server keeps for one agent's session."""
+        for key in [each for each in server.sessions if each.startswith(f"{session_key}\0")]:
+            session = server.sessions.pop(key)
+            permit = decide.permit_listing(bound, server_id, credential=key.partition("\0")[2] or None)
+            if session.id is None or not isinstance(permit, decision.Permit):
+                continue
+            try:
+                lent = await self._credentials.lend(permit)
+            except credentials.Unavailable:
+                continue  # without the credential the server would not listen; its own time limit ends it
+            errand = _Errand(server, permit, lent, self._clock() + CANCEL_SECONDS)
+            head = legacy.farewell(session=session.id, version=session.version)
+            await self._ask(errand, head, b"", "DELETE")
+
+    async def visit(self, server_id: names.ServerId) -> tuple[lists.Listing, introductions.Introduction]:
+        """As a stranger would: meets the server anew, drains its list, takes its leave. Raises lists.ListingFailed.
+
+        Nobody else may be asking the same server: what is remembered of it is forgotten first.
+        """
+        self._servers.pop(server_id, None)
+        try:
+            listing = await self.listing(server_id)
+            met = self._servers.get(server_id)
+            return listing, introductions.Introduction() if met is None else met.introduction
+        finally:
+            met, bound = self._servers.get(server_id), self._current.bound
+            if met is not None and bound is not None:
+                await self._part(bound, server_id, met, "")
 
     async def listing(self, server_id: names.ServerId) -> lists.Listing:
         """Drains a server's `tools/list`. Raises lists.ListingFailed."""

@@ -19,6 +19,7 @@ from outrider.compile.compiler import Subject as Subject
 from outrider.compile.inspection import Inspection as Inspection
 from outrider.compile.objects import Delta as Delta
 from outrider.compile.objects import Object as Object
+from outrider.compile.probing import Probing as Probing
 
 
 def workload(world: resources.World, namespace: str, service_account: str) -> identity.Workload:
