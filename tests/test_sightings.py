@@ -6,7 +6,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from outrider import fingerprints, names, reports
+from outrider import fingerprints, names, reports, wire
 from outrider_operator import observations, sightings
 
 CRM = names.ServerId("crm", "salesforce")
@@ -82,15 +82,17 @@ def test_a_sidecar_never_makes_the_catalogue_and_its_failures_are_its_own(store:
     assert seen.differing == (("sales/agent-1", "more: evil"),)
 
 
-def test_a_pod_that_leaves_is_forgotten_here(store: sightings.Sightings) -> None:
+def test_a_pod_that_is_gone_or_silent_is_forgotten(store: sightings.Sightings) -> None:
     store.reported(PROBER, report(listed("a", age=50)), now=NOW)
     store.reported(PROBER, report(listed("a")), now=NOW + 60)
     store.reported(POD, report(listed("b")), now=NOW)
-    store.left(POD.uid)
+    store.keep({POD.uid}, now=NOW + 60)
+    assert store.seen()[CRM].differing
+    store.keep({"another"}, now=NOW + 60)
     assert store.seen()[CRM].differing == ()
     store.reported(POD, report(listed("b")), now=NOW)
     assert store.seen()[CRM].differing
-    store.keep({"another"})
+    store.keep({POD.uid}, now=NOW + sightings.FORGOTTEN_SECONDS + 1)
     assert store.seen()[CRM].differing == ()
 
 
@@ -100,9 +102,9 @@ def test_an_object_that_is_gone_is_forgotten_everywhere() -> None:
     store.reported(PROBER, report(listed("a")), now=NOW)
     other = sightings.Sightings(existing.__contains__)
     other.reported(PROBER, report(listed("a")), now=NOW)
-    store.merge("b", other.summary(0))
+    store.merge("b", other.summary(0), now=NOW)
     existing.clear()
-    store.keep(set())
+    store.keep(set(), now=NOW)
     assert store.seen() == {}
     existing.add(CRM)
     assert store.seen() == {}
@@ -159,13 +161,13 @@ def test_another_replica_knows_the_same_after_the_summary_and_only_changes_follo
     holder = sightings.Sightings(lambda server: True)
     first = store.summary(0)
     assert first.revision == store.revision
-    holder.merge("one", msgspec.json.decode(msgspec.json.encode(first), type=sightings.Summary))
+    holder.merge("one", msgspec.json.decode(msgspec.json.encode(first), type=sightings.Summary), now=NOW)
     assert holder.seen() == store.seen()
     assert store.summary(first.revision) == sightings.Summary(first.revision)
     store.reported(PROBER, report(listed("a", whole=False)), now=NOW + 60)
     second = store.summary(first.revision)
     assert second.contents == {}, "lists travel once"
-    holder.merge("one", second)
+    holder.merge("one", second, now=NOW)
     assert holder.seen() == store.seen()
     assert holder.seen()[CRM].differing
 
@@ -173,9 +175,13 @@ def test_another_replica_knows_the_same_after_the_summary_and_only_changes_follo
 def test_a_replica_that_is_silent_is_forgotten(store: sightings.Sightings) -> None:
     holder = sightings.Sightings(lambda server: True)
     store.reported(PROBER, report(listed("a")), now=NOW)
-    holder.merge("one", store.summary(0))
-    holder.forget("one")
-    holder.forget("never heard of")
+    holder.merge("one", store.summary(0), now=NOW)
+    holder.keep(set(), now=NOW + sightings.SILENT_SECONDS)
+    assert CRM in holder.seen()
+    holder.merge("one", sightings.Summary(1), now=NOW + 10)
+    holder.keep(set(), now=NOW + sightings.SILENT_SECONDS + 5)
+    assert CRM in holder.seen()
+    holder.keep(set(), now=NOW + sightings.SILENT_SECONDS + 11)
     assert holder.seen() == {}
 
 
@@ -194,7 +200,9 @@ def test_a_summary_is_cut_and_goes_on_where_it_ended(
         summary = store.summary(known)
         assert summary.revision > known
         known, rounds = summary.revision, rounds + 1
-        holder.merge("one", msgspec.json.decode(msgspec.json.encode(summary), type=sightings.Summary))
+        holder.merge(
+            "one", msgspec.json.decode(msgspec.json.encode(summary), type=sightings.Summary), now=NOW
+        )
     assert rounds > 5
     assert holder.seen() == store.seen()
 
@@ -204,3 +212,21 @@ def test_a_server_info_that_says_nothing_is_left_out(store: sightings.Sightings)
     store.reported(PROBER, report(seen), now=NOW)
     assert store.seen()[CRM].server_info == {"name": "sf-mcp"}
     assert observations.Observation().server_info == {}
+
+
+def test_replicas_and_proxies_speak_json_and_nonsense_of_another_version_is_passed_over(
+    store: sightings.Sightings, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = store.received(PROBER, reports.encode(report(listed("a", whole=False))), now=NOW)
+    assert reports.decode_wanted(answer).servers == ("crm/salesforce",)
+    store.received(PROBER, reports.encode(report(listed("a"))), now=NOW)
+    with pytest.raises(wire.WireError):
+        store.received(PROBER, b"{", now=NOW)
+    told, upto = store.told(0)
+    assert upto == store.revision
+    holder = sightings.Sightings(lambda server: True)
+    holder.heard("one", told, now=NOW)
+    assert holder.seen() == store.seen()
+    holder.heard("one", b'{"newer": 1}', now=NOW)
+    assert holder.seen() == store.seen()
+    assert "sightings not understood" in caplog.text

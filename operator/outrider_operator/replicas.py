@@ -28,6 +28,9 @@ log = logging.getLogger("outrider.operator")
 
 CHANGED_SECONDS = 1.0
 UNCHANGED_SECONDS = 5.0
+WHOLE_SECONDS = 60.0
+"""What is carried in parts is told from the beginning this often."""
+
 _SUMMARY_BYTES_MAX = 64 * 1024 * 1024
 """About a hundred thousand pods."""
 
@@ -48,11 +51,26 @@ class Summary(msgspec.Struct, frozen=True):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Carried:
-    """Something else that travels with the receipts. `summary` makes JSON; `merge` takes a replica's; `revision` grows with changes."""
+    """Something else that travels with the receipts, in parts.
 
-    summary: Callable[[], bytes] = lambda: b"null"
+    `summary` makes JSON of what is newer than a revision (0: of everything) and says up to which it goes; `merge` takes a
+    replica's; `revision` is the newest.
+    """
+
+    summary: Callable[[int], tuple[bytes, int]] = lambda _known: (b"null", 0)
     merge: Callable[[str, bytes], None] = lambda _replica, _summary: None
     revision: Callable[[], int] = lambda: 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Sent:
+    """What the holder has of us: the revisions of our book and of what is carried, and when it took them."""
+
+    holder: str = ""
+    book: int = -1
+    carried: int = 0
+    at: float = 0.0
+    whole_at: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,7 +111,7 @@ class Replicas:
         self._known = known
         self._carried = carried or Carried()
         self._session: aiohttp.ClientSession | None = None
-        self._sent: tuple[str, int, int, float] = ("", -1, -1, 0.0)
+        self._sent = _Sent()
         self._why = ""
 
     @property
@@ -113,17 +131,19 @@ class Replicas:
         holder = self._peers.holder()
         if self._peers.leading() or not holder:
             return
-        now = (holder, self._gathering.own.revision, self._carried.revision(), time.monotonic())
-        if now[:3] == self._sent[:3] and now[3] - self._sent[3] < UNCHANGED_SECONDS:
+        book, carried, now = self._gathering.own.revision, self._carried.revision(), time.monotonic()
+        sent = self._sent if self._sent.holder == holder else _Sent()
+        if (sent.book, sent.carried) == (book, carried) and now - sent.at < UNCHANGED_SECONDS:
             return
+        # A holder that started again under its own name has forgotten us, and cannot know it.
+        if now - sent.whole_at > WHOLE_SECONDS:
+            sent = dataclasses.replace(sent, carried=0, whole_at=now)
+        content, upto = self._carried.summary(sent.carried)
         summary = Summary(
-            self._gathering.replica,
-            list(self._gathering.own.records.values()),
-            msgspec.Raw(self._carried.summary()),
+            self._gathering.replica, list(self._gathering.own.records.values()), msgspec.Raw(content)
         )
         why = await self._posted(holder, msgspec.json.encode(summary))
-        if not why:
-            self._sent = now
+        self._sent = _Sent() if why else _Sent(holder, book, upto, now, sent.whole_at)
         if why and why != self._why:
             log.warning("receipts not delivered", extra={"fields": {"holder": holder, "why": why}})
         self._why = why

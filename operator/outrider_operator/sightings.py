@@ -8,12 +8,16 @@ thread only. Refuses to hold what is not about a server that exists, lists whose
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
 import msgspec
 
 from outrider import fingerprints, names, reports
 from outrider_operator import observations
+
+log = logging.getLogger("outrider.operator.sightings")
 
 TOOLS_HELD_MAX = 200_000
 """Names of tools in memory, about 30 MB; of servers that come after that only the number of tools is known."""
@@ -22,6 +26,13 @@ GROUPS_MAX = 8
 """Different lists of one server that are kept apart."""
 
 PROBERS_MAX = 8
+
+FORGOTTEN_SECONDS = 660.0
+"""Sidecars repeat what they are shown every five minutes, to whichever replica; one that told another one is not meant here."""
+
+SILENT_SECONDS = 15.0
+"""A replica that has not been heard of for this long is gone."""
+
 SUMMARY_BYTES_MAX = 2_097_152
 """Roughly; what does not fit is in the next one."""
 
@@ -45,6 +56,14 @@ class Summary(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     contents: dict[str, dict[str, observations.Listed]] = msgspec.field(default_factory=dict)
 
 
+class _Sight(NamedTuple):
+    """A pod, when it was shown a list, and when it said so."""
+
+    pod: str
+    listed_at: float
+    heard_at: float
+
+
 @dataclasses.dataclass(slots=True)
 class _Content:
     listed: observations.Listed
@@ -57,15 +76,15 @@ class _Server:
 
     revision: int = 0
     probes: dict[str, observations.Probe] = dataclasses.field(default_factory=dict)
-    sights: dict[str, dict[str, tuple[str, float]]] = dataclasses.field(default_factory=dict)
+    sights: dict[str, dict[str, _Sight]] = dataclasses.field(default_factory=dict)
     contents: dict[str, _Content] = dataclasses.field(default_factory=dict)
 
     def entry(self) -> observations.Entry:
         groups = [
             observations.Group(
                 digest,
-                max(at for _, at in pods.values()),
-                tuple(sorted(pod for pod, _ in pods.values())[: observations.PODS_NAMED_MAX]),
+                max(sight.listed_at for sight in pods.values()),
+                tuple(sorted(sight.pod for sight in pods.values())[: observations.PODS_NAMED_MAX]),
                 len(pods),
             )
             for digest, pods in sorted(self.sights.items())
@@ -78,8 +97,9 @@ class _Server:
 
 @dataclasses.dataclass(slots=True)
 class _Replica:
-    """Another replica's word, as its summaries have told it so far."""
+    """Another replica's word, as its summaries have told it so far; `heard_at` is when it last said anything."""
 
+    heard_at: float = 0.0
     entries: dict[names.ServerId, observations.Entry] = dataclasses.field(default_factory=dict)
     contents: dict[names.ServerId, dict[str, observations.Listed]] = dataclasses.field(default_factory=dict)
 
@@ -90,7 +110,6 @@ class Sightings:
     def __init__(self, exists: Callable[[names.ServerId], bool]) -> None:
         self._exists = exists
         self._servers: dict[names.ServerId, _Server] = {}
-        self._by_pod: dict[str, set[names.ServerId]] = {}
         self._replicas: dict[str, _Replica] = {}
         self._revision = 0
         self._held = 0
@@ -122,6 +141,10 @@ class Sightings:
             self._touch(server)
         return reports.Wanted(servers=tuple(wanted))
 
+    def received(self, who: Reporter, body: bytes, *, now: float) -> bytes:
+        """The same as bytes. Raises wire.WireError."""
+        return reports.encode(self.reported(who, reports.decode(body), now=now))
+
     def seen(self) -> Mapping[names.ServerId, observations.Observation]:
         """What is known, of this and all other replicas; the same object until something new is."""
         if self._dirty:
@@ -136,19 +159,13 @@ class Sightings:
             self._seen = fresh
         return self._seen
 
-    def left(self, pod: str) -> None:
-        """A pod (by uid) has no stream here any more: what it was shown is told to another replica, or to nobody."""
-        for server in self._by_pod.pop(pod, ()):
-            held = self._servers.get(server)
-            if held is not None:
-                _leave(held, pod)
-                self._trim(held)
-                self._touch(server)
-
-    def keep(self, pods: Collection[str]) -> None:
-        """Forgets pods (by uid) and servers that are gone. Call it now and then, on every replica."""
-        for pod in [each for each in self._by_pod if each not in pods]:
-            self.left(pod)
+    def keep(self, pods: Collection[str], *, now: float) -> None:
+        """Forgets pods (by uid), servers and replicas that are gone or silent. To be called now and then, on every replica."""
+        self._retain(pods, now - FORGOTTEN_SECONDS)
+        for replica in [
+            each for each, other in self._replicas.items() if other.heard_at < now - SILENT_SECONDS
+        ]:
+            self._dirty |= self._replicas.pop(replica).entries.keys()
         known = {*self._servers, *(server for other in self._replicas.values() for server in other.entries)}
         for server in [each for each in known if not self._exists(each)]:
             held = self._servers.pop(server, None)
@@ -159,6 +176,21 @@ class Sightings:
                 other.entries.pop(server, None)
                 other.contents.pop(server, None)
             self._dirty.add(server)
+
+    def _retain(self, pods: Collection[str], since: float) -> None:
+        """Keeps what these pods have said since then."""
+        for server, held in self._servers.items():
+            gone = {
+                uid
+                for sights in held.sights.values()
+                for uid, sight in sights.items()
+                if uid not in pods or sight.heard_at < since
+            }
+            for uid in gone:
+                _leave(held, uid)
+            if gone:
+                self._trim(held)
+                self._touch(server)
 
     def summary(self, known: int) -> Summary:
         """What this replica's own reporters have told after revision `known` (0: everything), a summary's worth of it."""
@@ -192,9 +224,22 @@ class Sightings:
         """The latest: a summary that has it leaves nothing out."""
         return self._revision
 
-    def merge(self, replica: str, summary: Summary) -> None:
+    def told(self, known: int) -> tuple[bytes, int]:
+        """The same as JSON, and the revision up to which it goes."""
+        summary = self.summary(known)
+        return msgspec.json.encode(summary), summary.revision
+
+    def heard(self, replica: str, told: bytes, *, now: float) -> None:
+        """Takes what another replica's `told` made; what cannot be read, of another version's replica, is passed over."""
+        try:
+            self.merge(replica, msgspec.json.decode(told, type=Summary), now=now)
+        except msgspec.DecodeError as error:
+            log.warning("sightings not understood", extra={"fields": {"replica": replica, "why": str(error)}})
+
+    def merge(self, replica: str, summary: Summary, *, now: float) -> None:
         """Takes another replica's summary in."""
         other = self._replicas.setdefault(replica, _Replica())
+        other.heard_at = now
         for text, listings in summary.contents.items():
             if (server := names.server_id(text)) is not None and self._exists(server):
                 other.contents.setdefault(server, {}).update(listings)
@@ -212,12 +257,6 @@ class Sightings:
             used = {probe.digest for probe in entry.probes} | {group.digest for group in entry.groups}
             held = other.contents.get(server, {})
             other.contents[server] = {digest: held[digest] for digest in held if digest in used}
-
-    def forget(self, replica: str) -> None:
-        """A replica is silent: what it said is of another time."""
-        other = self._replicas.pop(replica, None)
-        if other is not None:
-            self._dirty |= set(other.entries)
 
     def _merged(self, server: names.ServerId) -> observations.Observation | None:
         own = self._servers.get(server)
@@ -272,8 +311,7 @@ class Sightings:
         _leave(held, who.uid)
         crowded = seen.digest not in held.sights and len(held.sights) >= GROUPS_MAX
         digest = "" if crowded else seen.digest
-        held.sights.setdefault(digest, {})[who.uid] = (who.pod, now - seen.age_seconds)
-        self._by_pod.setdefault(who.uid, set()).add(server)
+        held.sights.setdefault(digest, {})[who.uid] = _Sight(who.pod, now - seen.age_seconds, now)
 
     def _trim(self, held: _Server) -> None:
         """Forgets lists that nobody is shown any more."""

@@ -39,8 +39,8 @@ _TOKEN = web.RequestKey("token", str)
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-OnReport = Callable[[reviewer.Principal, bytes], None]
-"""Takes what a proxy saw of servers; raises wire.WireError for what it cannot read."""
+OnReport = Callable[[reviewer.Principal, bytes], bytes]
+"""Takes what a proxy saw of servers and gives the answer, JSON; raises wire.WireError for what it cannot read."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -174,10 +174,10 @@ class _Doors:
     async def report(self, request: web.Request) -> web.StreamResponse:
         assert self._on_report is not None, "there is no route without it"
         try:
-            self._on_report(request[_PRINCIPAL], await body(request, _REPORT_BYTES_MAX))
+            answer = self._on_report(request[_PRINCIPAL], await body(request, _REPORT_BYTES_MAX))
         except wire.WireError as wrong:
             return error(400, str(wrong))
-        return web.json_response({"recorded": True})
+        return web.Response(body=answer, content_type="application/json")
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         held = _held(request)
