@@ -102,12 +102,14 @@ def version_of(raw: Mapping[str, Any]) -> int:
 
 
 class Collection:
-    """`objects` by key, as of `version`. An object stays the very same one while its resourceVersion is the same."""
+    """`objects` by key, as of `version`. An object stays the very same one while it is equal, its resourceVersion included.
+
+    `trim` keeps at least name, namespace and resourceVersion.
+    """
 
     def __init__(self, trim: Trim = without_managed_fields) -> None:
         self._trim = trim
         self._objects: dict[Key, Object] = {}
-        self._versions: dict[Key, int] = {}
         self.version = 0
 
     @property
@@ -115,28 +117,22 @@ class Collection:
         """A view: it changes as the collection does."""
         return MappingProxyType(self._objects)
 
-    def trimmed(self, items: Iterable[Object]) -> dict[Key, tuple[int, Object]]:
+    def trimmed(self, items: Iterable[Object]) -> dict[Key, Object]:
         """Each item less what is not kept; those that are known already as they are known."""
-        made: dict[Key, tuple[int, Object]] = {}
-        for raw in items:
-            key, version = key_of(raw), version_of(raw)
-            known = self._versions.get(key) == version
-            made[key] = (version, self._objects[key] if known else self._trim(raw))
-        return made
+        return {key_of(raw): self._kept(raw) for raw in items}
 
-    def replaced(
-        self, items: Mapping[Key, tuple[int, Object]], version: int, *, forward_only: bool = True
-    ) -> Difference:
-        """What a whole list changes. Raises WentBack."""
+    def _kept(self, raw: Object) -> Object:
+        # Compared as a whole: a restored cluster may use a resourceVersion again for something else.
+        made, known = self._trim(raw), self._objects.get(key_of(raw))
+        return known if known is not None and known == made else made
+
+    def replaced(self, items: Mapping[Key, Object], version: int, *, forward_only: bool = True) -> Difference:
+        """What a whole list of `trimmed` items changes. Raises WentBack."""
         if forward_only and version < self.version:
             raise WentBack(version, self.version)
-        changes = []
-        for key, (_, after) in items.items():
-            before = self._objects.get(key)
-            if before is not after:
-                changes.append(Change(key, before, after))
+        made = (Change(key, self._objects.get(key), after) for key, after in items.items())
         gone = [Change(key, before, None) for key, before in self._objects.items() if key not in items]
-        return Difference((*changes, *gone), version)
+        return Difference((*(c for c in made if c.before is not c.after), *gone), version)
 
     def followed(self, events: Iterable[Event], *, forward_only: bool = True) -> Difference:
         """What a run of events changes, one change for each object. Raises WentBack."""
@@ -146,27 +142,22 @@ class Collection:
             seen = version_of(event.object)
             if forward_only and seen < version:
                 raise WentBack(seen, version)
-            version = max(version, seen) if forward_only else seen
-            if event.kind is EventKind.BOOKMARK:
-                continue
-            key = key_of(event.object)
+            version = seen
             if event.kind is EventKind.DELETED:
-                after[key] = None
-            elif self._versions.get(key) != seen or key in after:
-                after[key] = self._trim(event.object)
+                after[key_of(event.object)] = None
+            elif event.kind is not EventKind.BOOKMARK:
+                after[key_of(event.object)] = self._kept(event.object)
         changes = (Change(key, self._objects.get(key), made) for key, made in after.items())
         return Difference(tuple(c for c in changes if c.before is not c.after), version)
 
     def looked_up(self, key: Key, raw: Object | None, known: Object | None) -> Difference | None:
-        """What a look at one object changes, if the watch has not said as much or more; `known` is what was known before the look."""
+        """What a look at one object changes, unless the watch has said as much or more; `known` is what was known before the look."""
         here = self._objects.get(key)
-        if here is not known:
+        if here is not known or (raw is None and here is None):
             return None
-        if raw is None:
-            return None if here is None else Difference((Change(key, here, None),), self.version)
-        if version_of(raw) <= max(self.version, self._versions.get(key, 0)):
+        if raw is not None and version_of(raw) <= max(self.version, version_of(here) if here else 0):
             return None
-        return Difference((Change(key, here, self._trim(raw)),), self.version)
+        return Difference((Change(key, here, None if raw is None else self._kept(raw)),), self.version)
 
     def apply(self, difference: Difference) -> None:
         """Makes it so, all at once. Raises TooMany, and has then changed nothing."""
@@ -175,10 +166,9 @@ class Collection:
             raise TooMany(f"there are {grown} objects, and at most {OBJECTS_MAX} can be kept")
         for change in difference.changes:
             if change.after is None:
-                del self._objects[change.key], self._versions[change.key]
+                del self._objects[change.key]
             else:
                 self._objects[change.key] = change.after
-                self._versions[change.key] = version_of(change.after)
         self.version = difference.version
 
     def forget_position(self) -> None:

@@ -28,6 +28,7 @@ LINE_BYTES_MAX = 16_777_216
 
 LIST_RESTARTS_MAX = 3
 PAGE_SECONDS_MAX = 60.0
+ONE_SECONDS_MAX = 5.0
 SILENCE_SECONDS_MAX = 70.0
 """A bookmark is due every minute: who has heard nothing for longer is not being told."""
 
@@ -101,7 +102,7 @@ class Source:
 
     async def listed(
         self, known: collection.Collection
-    ) -> tuple[dict[collection.Key, tuple[int, collection.Object]], int]:
+    ) -> tuple[dict[collection.Key, collection.Object], int]:
         """Everything there is, trimmed as `known` does, and as of when. Raises Refused and collection.TooMany."""
         for _ in range(LIST_RESTARTS_MAX):
             try:
@@ -113,8 +114,8 @@ class Source:
 
     async def _pages(
         self, known: collection.Collection
-    ) -> tuple[dict[collection.Key, tuple[int, collection.Object]], int]:
-        found: dict[collection.Key, tuple[int, collection.Object]] = {}
+    ) -> tuple[dict[collection.Key, collection.Object], int]:
+        found: dict[collection.Key, collection.Object] = {}
         following = ""
         while True:
             query = {**self.watched.selectors, "limit": str(self._page_objects)}
@@ -151,7 +152,7 @@ class Source:
         """One object as it is now; None when there is none."""
         path = self.watched.path_of(key, namespaced=bool(key[0]))
         try:
-            async with self._asked(path, {}, aiohttp.ClientTimeout(total=PAGE_SECONDS_MAX)) as answer:
+            async with self._asked(path, {}, aiohttp.ClientTimeout(total=ONE_SECONDS_MAX)) as answer:
                 return _decoded(await answer.read())
         except Refused as error:
             if error.status == 404:
@@ -215,6 +216,10 @@ def _events(lines: Iterable[bytes]) -> Iterable[collection.Event]:
         except ValueError:
             continue  # a kind of event that a later Kubernetes may have
         if isinstance(made, dict):
+            with _sound():
+                collection.version_of(made)
+                if kind is not collection.EventKind.BOOKMARK:
+                    collection.key_of(made)
             yield collection.Event(kind, made)
 
 
@@ -234,7 +239,7 @@ def _sound() -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Refused(0, "NotAList", f"the API server's list lacks or garbles {error}") from None
+        raise Refused(0, "NotAnObject", f"the API server's answer lacks or garbles {error}") from None
 
 
 async def _refusal(answer: aiohttp.ClientResponse) -> Refused:
