@@ -83,7 +83,7 @@ class Proxy:
         self.current = current.Current()
         self.changes: list[bind.Bound] = []
         dial = snapshots.Dial(f"http://127.0.0.1:{port}", folder / "token", folder)
-        self.config = snapshots.Config(self.current, dial, changed=self.changes.append, jitter=lambda: -0.45)
+        self.config = snapshots.Config(self.current, dial, changed=self.changes.append, jitter=lambda: 0.05)
 
     @property
     def title(self) -> str:
@@ -233,7 +233,12 @@ def test_a_line_that_is_damaged_ends_the_stream_which_is_dialled_again(line: byt
         await plane.dialled.get()
         plane.hang_up()  # the first connection's handler still waits for a line
         assert proxy.title == "generation 1"
-        held = {"version": proxy.changes[0].digest, "position": '{"files": 1}', "epoch": "1", "schema": str(snapshot.SCHEMA)}
+        held = {
+            "version": proxy.changes[0].digest,
+            "position": '{"files": 1}',
+            "epoch": "1",
+            "schema": str(snapshot.SCHEMA),
+        }
         assert plane.queries[-1] == held
         plane.say(offer(content(3), 3))
         assert (await plane.ack()).ok

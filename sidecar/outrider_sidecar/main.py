@@ -62,7 +62,8 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._said: set[str] = set()
         self._stopping = asyncio.Event()
-        chosen.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (chosen.state, chosen.memory):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         loop = asyncio.get_running_loop()
         self._telemetry = telemetry.Telemetry()
         self._current = current.Current()
@@ -92,7 +93,7 @@ class Proxy:
         self._telemetry.add(telemetry.Gauges(self._pools, self._counts))
         self._config = snapshots.Config(
             self._current,
-            snapshots.Dial(chosen.operator, chosen.token_file, chosen.state),
+            snapshots.Dial(chosen.operator, chosen.token_file, chosen.memory, chosen.ca_file),
             changed=self._changed,
             jitter=lambda: secrets.randbelow(1000) / 1000,
         )
@@ -116,7 +117,7 @@ class Proxy:
             pipeline.Gate(
                 guard=caller.Guard(_token(chosen.agent_token_file), chosen.allowed_hosts),
                 sealer=sessions.Sealer(
-                    _key(chosen.state / "session-key"), entropy=os.urandom, wall=time.time
+                    _key(chosen.memory / "session-key"), entropy=os.urandom, wall=time.time
                 ),
                 ids=ids.Ids(wall=time.time, entropy=os.urandom),
                 catalogue=self._lists,
@@ -205,7 +206,7 @@ class Proxy:
             str(key): [msgspec.Raw(tool.raw) for tool in each.tools]
             for key, each in self._current.definitions.items()
         }
-        _write(self._chosen.state / "definitions.json", msgspec.json.encode(kept))
+        _write(self._chosen.memory / "definitions.json", msgspec.json.encode(kept))
 
     def _is_news(self, text: str) -> bool:
         """Lists come again every minute, and so do their findings: each is said once."""

@@ -12,11 +12,16 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
-    """`operator` is a base URL; ports 0 are chosen by the kernel and written to `address_file`."""
+    """`operator` is a base URL; ports 0 are chosen by the kernel and written to `address_file`.
+
+    `ca_file` None: the system's authorities. `memory` holds what must not outlive the pod; `state` holds the journal.
+    """
 
     operator: str
     token_file: pathlib.Path
+    ca_file: pathlib.Path | None
     state: pathlib.Path
+    memory: pathlib.Path
     port: int
     admin_port: int
     address_file: pathlib.Path | None
@@ -43,10 +48,15 @@ def parser() -> argparse.ArgumentParser:
         help="file with the bootstrap token for the control plane",
     )
     add(
-        "--state",
-        required=True,
+        "--ca-file",
         type=pathlib.Path,
-        help="folder for the journal and the last good configuration",
+        help="authorities of the control plane's certificate, as PEM; read again when changed (default: the system's)",
+    )
+    add("--state", required=True, type=pathlib.Path, help="folder for the journal")
+    add(
+        "--memory",
+        type=pathlib.Path,
+        help="folder for keys, the last good configuration and newer authorities, best in memory (default STATE)",
     )
     add("--port", type=_port, default=15100, help="where the agent calls (default 15100; 0: any)")
     add("--admin-port", type=_port, default=15101, help="health and metrics (default 15101; 0: any)")
@@ -54,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--agent-token-file",
         type=pathlib.Path,
-        help="local-auth token, made if absent (default STATE/agent-token)",
+        help="local-auth token, made if absent (default MEMORY/agent-token)",
     )
     add(
         "--allowed-host",
@@ -89,14 +99,19 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         reader.error("--operator: only scheme, host, port and path; the token belongs into --token-file")
     if operator.scheme == "http" and operator.hostname not in ("127.0.0.1", "localhost", "::1"):
         reader.error("--operator: plain http is for loopback only; use https")
+    if given.ca_file is not None and operator.scheme != "https":
+        reader.error("--ca-file: only goes with an https --operator")
+    memory = given.memory or given.state
     return Settings(
         operator=given.operator.rstrip("/"),
         token_file=given.token_file,
+        ca_file=given.ca_file,
         state=given.state,
+        memory=memory,
         port=given.port,
         admin_port=given.admin_port,
         address_file=given.address_file,
-        agent_token_file=given.agent_token_file or given.state / "agent-token",
+        agent_token_file=given.agent_token_file or memory / "agent-token",
         allowed_hosts=frozenset(host.lower().encode() for host in given.allowed_host),
         calls_max=given.calls_max,
         body_bytes_max=given.body_bytes_max,
