@@ -12,12 +12,14 @@ import sys
 from typing import Any
 
 import click
+import prometheus_client
 
 from outrider import decision, findings, resources
 from outrider.resources import schemas
 from outrider_cli import main as cli
 from outrider_operator import conditions, events
 from outrider_operator import settings as operator_settings
+from outrider_operator import telemetry as operator_telemetry
 from outrider_sidecar import settings as proxy_settings
 from outrider_sidecar import telemetry
 
@@ -98,11 +100,22 @@ def _type(node: dict[str, Any]) -> str:
 def _metrics() -> str:
     subject = telemetry.Telemetry()
     subject.add(telemetry.Gauges(list, lambda: dict.fromkeys(telemetry.JOURNAL_COUNTS, 0.0)))
-    rows = sorted((family.name, family.type, family.documentation) for family in subject.registry.collect())
+    operator = operator_telemetry.Telemetry()
+    operator.watch(operator_telemetry.States(dict))
+    return (
+        "# Metrics\n\n`GET /metrics` on the proxy's admin port.\n\n"
+        + _families(subject.registry)
+        + "\n## Control plane\n\n`GET /metrics` on the operator's metrics port.\n\n"
+        + _families(operator.registry)
+    )
+
+
+def _families(registry: prometheus_client.CollectorRegistry) -> str:
+    rows = sorted((family.name, family.type, family.documentation) for family in registry.collect())
     lines = "\n".join(
         f"| `{name}{'_total' if kind == 'counter' else ''}` | {kind} | {text} |" for name, kind, text in rows
     )
-    return f"# Metrics\n\n`GET /metrics` on the proxy's admin port.\n\n| metric | type | what it counts |\n|---|---|---|\n{lines}\n"
+    return f"| metric | type | what it counts |\n|---|---|---|\n{lines}\n"
 
 
 def _commands() -> str:
