@@ -111,7 +111,7 @@ class Cluster:
             binaries() / "kube-apiserver", "--etcd-servers", f"http://127.0.0.1:{self._etcd_port}",
             "--cert-dir", self.folder, f"--secure-port={self.port}",
             "--tls-cert-file", keys.server_cert, "--tls-private-key-file", keys.server_key,
-            "--client-ca-file", keys.ca_file, "--authorization-mode=RBAC", "--allow-privileged=true",
+            "--client-ca-file", keys.ca_file, "--allow-privileged=true",
             "--service-cluster-ip-range=10.0.0.0/24",
             f"--service-account-issuer={self.url}/", "--service-account-key-file", keys.account_key,
             "--service-account-signing-key-file", keys.account_key,
@@ -126,7 +126,9 @@ class Cluster:
 
     def exposure(self) -> list[str | os.PathLike[str]]:
         """What differs when there is more than the API server: nobody makes ServiceAccounts here, and nobody dials in."""
-        return ["--bind-address=127.0.0.1", "--disable-admission-plugins=ServiceAccount"]
+        return [
+            "--bind-address=127.0.0.1", "--disable-admission-plugins=ServiceAccount", "--authorization-mode=RBAC",
+        ]  # fmt: skip
 
     def stop_api(self) -> None:
         assert self.api is not None
