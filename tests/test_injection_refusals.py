@@ -45,6 +45,10 @@ def _token(audience: str) -> dict[str, Any]:
             pods.pod(pods.container(volumeMounts=[{"name": "data", "mountPath": "/etc/outrider/"}])),
             "mount it elsewhere",
         ),
+        *(
+            (pods.pod(volumes=[{"name": "all", "hostPath": {"path": path}}]), "mount a narrower folder")
+            for path in ("/", "/var/lib/kubelet/pods/x", "//var/lib/", "/proc/1")
+        ),
         (pods.pod(volumes=[_token("config.outrider.dev")]), "projects a token for config.outrider.dev"),
         (pods.pod(volumes=[_token("vault.outrider.dev")]), "projects a token for vault.outrider.dev"),
         (pods.pod(pods.container(), pods.container("istio-proxy")), "native sidecar"),
@@ -72,6 +76,9 @@ def test_without_an_image_nothing_is_injected_and_the_setting_is_named() -> None
         _with(runAsUser=65532),
         pods.pod(volumes=[_token("api.corp.example")]),
         pods.pod(hostNetwork=False, hostPID=False, shareProcessNamespace=False),
+        pods.pod(
+            volumes=[{"name": "logs", "hostPath": {"path": "/var/log"}}, {"name": "data", "hostPath": {}}]
+        ),
         pods.pod(automountServiceAccountToken=False),
         pods.pod(pods.container(ports=[{"containerPort": 8080}], livenessProbe={"httpGet": {"port": 8080}})),
         pods.pod(pods.container(volumeMounts=[{"name": "data", "mountPath": "/etc/outrider.d"}])),

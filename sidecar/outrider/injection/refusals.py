@@ -7,10 +7,13 @@ webhook never saw; a check belongs in both.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from outrider.injection import given, shapes
+
+_BELOW_ALL_PODS = re.compile(r"/*(var(/+lib(/+kubelet(/+pods(/.*)?)?)?)?|proc(/.*)?)?/*")
 
 Check = Callable[[Mapping[str, Any], given.Facts, given.Options], str | None]
 
@@ -88,6 +91,18 @@ def _mounts_what_is_ours(pod: Mapping[str, Any], _f: given.Facts, _o: given.Opti
     return None
 
 
+def _reaches_every_pods_files(pod: Mapping[str, Any], _f: given.Facts, _o: given.Options) -> str | None:
+    """The node keeps the volumes of all pods in one folder."""
+    for volume in shapes.objects(shapes.spec(pod), "volumes"):
+        path = str(shapes.mapping(volume, "hostPath").get("path") or "")
+        if path and _BELOW_ALL_PODS.fullmatch(path):
+            return (
+                f"volume {volume.get('name')} reaches the files of every pod on the node, the proxy's too; mount a narrower "
+                "folder than its hostPath"
+            )
+    return None
+
+
 def _projects_our_tokens(pod: Mapping[str, Any], _f: given.Facts, _o: given.Options) -> str | None:
     """With such a token another container would be the proxy, towards the control plane or towards Vault."""
     for volume in shapes.objects(shapes.spec(pod), "volumes"):
@@ -141,6 +156,7 @@ CHECKS: tuple[Check, ...] = (
     _takes_our_name,
     _takes_our_ports,
     _mounts_what_is_ours,
+    _reaches_every_pods_files,
     _projects_our_tokens,
     _waits_for_a_proxy_that_waits_for_us,
     _may_make_tokens,
