@@ -74,7 +74,10 @@ class _Leave(Exception):
 
 
 class Config:
-    """The client's end of the config stream. `jitter` gives numbers from 0 up to 1."""
+    """The client's end of the config stream. `jitter` gives numbers from 0 up to 1.
+
+    `greeted` is called when a stream has told something: whoever is at its other end may know nothing of us.
+    """
 
     def __init__(
         self,
@@ -83,9 +86,11 @@ class Config:
         *,
         changed: Callable[[bind.Bound], None],
         jitter: Callable[[], float],
+        greeted: Callable[[], None] = lambda: None,
     ) -> None:
         self._current = held
         self._dial = dial
+        self._greeted = greeted
         self._file = dial.memory / "last-good.json"
         self._trust = trust.Trust(dial.ca_file, dial.memory)
         self._changed = changed
@@ -128,10 +133,15 @@ class Config:
                 saying.cancel()
                 await asyncio.gather(saying, return_exceptions=True)
 
-    async def post(self, path: str, body: bytes) -> int:
-        """The status of a POST to the control plane. Raises ClientError, OSError, TimeoutError or WireError; 0 before `follow`."""
+    async def post(
+        self, path: str, body: bytes, *, answer_bytes_max: int = _ERROR_BYTES_MAX
+    ) -> tuple[int, bytes]:
+        """Status and body of a POST to the control plane; the status is 0 before `follow`.
+
+        Raises ClientError, OSError, TimeoutError or WireError.
+        """
         if self._session is None:
-            return 0
+            return 0, b""
         headers = {**self._authorization(), "Content-Type": "application/json"}
         timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS_MAX)
         async with self._session.post(
@@ -142,8 +152,10 @@ class Config:
             ssl=self._tls(),
             allow_redirects=False,
         ) as answer:
-            await answer.content.read(_ERROR_BYTES_MAX)
-            return answer.status
+            said = bytearray()
+            while len(said) < answer_bytes_max and (chunk := await answer.content.read(answer_bytes_max)):
+                said += chunk
+            return answer.status, bytes(said)
 
     async def _dialling(self) -> None:
         attempt, last = 0, ""
@@ -229,7 +241,9 @@ class Config:
         if isinstance(message, wire.GoAway):
             raise _Leave(max(message.spread_ms / 1000, _FIRST_RETRY_SECONDS_MAX))
         # Hello and Behind alone are not worth an eager dial: a control plane that knows less would be asked for ever.
-        self._in_touch = self._in_touch or not isinstance(message, wire.Hello | wire.Behind)
+        if not self._in_touch and not isinstance(message, wire.Hello | wire.Behind):
+            self._in_touch = True
+            self._greeted()
         match message:
             case wire.Hello() if message.heartbeat_seconds:
                 self._silence_seconds = max(1.0, message.heartbeat_seconds * _PINGS_MISSED_MAX)
@@ -278,7 +292,7 @@ class Config:
             self._to_say.clear()
             for kind, answer in list(self._unsaid.items()):
                 try:
-                    status = await self.post("/v1/config/ack", wire.encode(answer))
+                    status, _ = await self.post("/v1/config/ack", wire.encode(answer))
                 except (aiohttp.ClientError, OSError, TimeoutError, wire.WireError):
                     status = 0
                 # 401: the token may just have been replaced. What else is refused will be refused again.
