@@ -50,6 +50,14 @@ class Watched:
         return self.kind, self.namespace, self.name
 
 
+def trim(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """One of our objects, less what nothing here reads."""
+    metadata = raw.get("metadata") or {}
+    kept = ("name", "namespace", "uid", "generation", "resourceVersion")
+    found: dict[str, Any] = {"metadata": {name: metadata[name] for name in kept if name in metadata}}
+    return found | {name: raw[name] for name in ("spec", "status") if name in raw}
+
+
 class Shelf:
     """Every object known, as it was read last."""
 
