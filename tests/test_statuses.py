@@ -186,6 +186,36 @@ def test_only_so_many_are_written_at_a_time() -> None:
     assert api.most == statuses.WRITES_MAX
 
 
+def test_an_object_made_again_while_its_status_is_on_its_way_is_not_left_out() -> None:
+    api = Api(takes=0.1)
+
+    async def script(writer):
+        writer.want(THING, {"x": 1}, live={})
+        while not api.flying:
+            await asyncio.sleep(0.01)
+        writer.forget(THING)
+        writer.want(THING, {"x": 2}, live={}, first=True)
+        await asyncio.sleep(0.5)
+        assert writer.last(THING) == {"x": 2}
+
+    play(api, script)
+    assert api.said == [1, 2]
+
+
+def test_thousands_that_wait_cost_little_each() -> None:
+    api = Api()
+
+    async def script(writer):
+        for number in range(5_000):
+            writer.want(("MCPServer", "crm", f"s{number}"), {"x": number}, live={})
+        while len(api.writes) < 5_000:
+            await asyncio.sleep(0.01)
+
+    began = time.process_time()
+    play(api, script)
+    assert time.process_time() - began < 5.0
+
+
 def test_budgets_are_written_less_often() -> None:
     api = Api()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import heapq
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
@@ -57,6 +58,7 @@ class Writer:
         self._written: dict[compiler.Object, conditions.Status] = {}
         self._free: dict[compiler.Object, float] = {}
         self._flying: dict[compiler.Object, asyncio.Task[None]] = {}
+        self._queue: list[tuple[float, compiler.Object]] = []
         self._woken = asyncio.Event()
 
     def last(self, thing: compiler.Object) -> conditions.Status | None:
@@ -90,7 +92,7 @@ class Writer:
         now = asyncio.get_running_loop().time()
         due = now if first else max(now + SETTLE_SECONDS, self._free.get(thing, now))
         self._wishes[thing] = _Wish(status, due, first)
-        self._woken.set()
+        self._push(thing)
 
     def forget(self, thing: compiler.Object) -> None:
         """The object is gone, or is another one of the same name."""
@@ -115,31 +117,33 @@ class Writer:
             self._flying.clear()
             self._wishes.clear()
             self._written.clear()
+            self._queue.clear()
+
+    def _push(self, thing: compiler.Object) -> None:
+        """Remembers when it is due; what stands in the queue for an earlier wish of it is passed over then."""
+        heapq.heappush(self._queue, (self._wishes[thing].due, thing))
+        self._woken.set()
 
     def _start(self) -> None:
         """Starts what is due, the longest due first, as far as there is room."""
         now = asyncio.get_running_loop().time()
-        due = sorted(
-            (wish.due, thing)
-            for thing, wish in self._wishes.items()
-            if wish.due <= now and thing not in self._flying
-        )
-        for _, thing in due[: WRITES_MAX - len(self._flying)]:
-            self._flying[thing] = asyncio.create_task(self._write(thing))
+        while self._queue and self._queue[0][0] <= now and len(self._flying) < WRITES_MAX:
+            due, thing = heapq.heappop(self._queue)
+            wish = self._wishes.get(thing)
+            if wish is not None and wish.due == due and thing not in self._flying:
+                self._flying[thing] = asyncio.create_task(self._write(thing, wish))
 
     async def _wait(self) -> None:
         now = asyncio.get_running_loop().time()
-        waiting = [wish.due for thing, wish in self._wishes.items() if thing not in self._flying]
         full = len(self._flying) >= WRITES_MAX
-        patience = None if full or not waiting else max(0.0, min(waiting) - now)
+        patience = None if full or not self._queue else max(0.0, self._queue[0][0] - now)
         try:
             async with asyncio.timeout(patience):
                 await self._woken.wait()
         except TimeoutError:
             pass
 
-    async def _write(self, thing: compiler.Object) -> None:
-        wish = self._wishes[thing]
+    async def _write(self, thing: compiler.Object, wish: _Wish) -> None:
         status = wish.status
         try:
             await self._apply(*thing, status)
@@ -151,6 +155,8 @@ class Writer:
                 self._landed(thing, wish, status)
         finally:
             self._flying.pop(thing, None)
+            if thing in self._wishes:
+                self._push(thing)
             self._woken.set()
 
     def _landed(self, thing: compiler.Object, wish: _Wish, status: conditions.Status) -> None:
