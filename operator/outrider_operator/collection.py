@@ -33,14 +33,7 @@ Trim = Callable[[Mapping[str, Any]], Object]
 
 
 class WentBack(Exception):
-    """A resourceVersion below one that is applied already."""
-
-    def __init__(self, seen: int, applied: int) -> None:
-        super().__init__(
-            f"the API server is at position {seen} and this replica has seen {applied}: it was restored from a backup"
-        )
-        self.seen = seen
-        self.applied = applied
+    """What the API server says is of another history than what is applied already; the text says how that was seen."""
 
 
 class TooMany(Exception):
@@ -128,11 +121,21 @@ class Collection:
 
     def replaced(self, items: Mapping[Key, Object], version: int, *, forward_only: bool = True) -> Difference:
         """What a whole list of `trimmed` items changes. Raises WentBack."""
-        if forward_only and version < self.version:
-            raise WentBack(version, self.version)
+        if forward_only:
+            self._check(items, version)
         made = (Change(key, self._objects.get(key), after) for key, after in items.items())
         gone = [Change(key, before, None) for key, before in self._objects.items() if key not in items]
         return Difference((*(c for c in made if c.before is not c.after), *gone), version)
+
+    def _check(self, items: Mapping[Key, Object], version: int) -> None:
+        """A restored cluster soon counts beyond where it was. What then gives it away is an object that was deleted or changed since."""
+        if version < self.version:
+            raise WentBack(_restored(f"the API server is at position {version}", self.version))
+        for key, item in items.items():
+            seen, known = version_of(item), self._objects.get(key)
+            if seen <= self.version and (known is None or version_of(known) != seen):
+                what = f"the API server has {'/'.join(key)} as of position {seen}, deleted or changed since"
+                raise WentBack(_restored(what, self.version))
 
     def followed(self, events: Iterable[Event], *, forward_only: bool = True) -> Difference:
         """What a run of events changes, one change for each object. Raises WentBack."""
@@ -141,7 +144,7 @@ class Collection:
         for event in events:
             seen = version_of(event.object)
             if forward_only and seen < version:
-                raise WentBack(seen, version)
+                raise WentBack(_restored(f"the API server is at position {seen}", version))
             version = seen
             if event.kind is EventKind.DELETED:
                 after[key_of(event.object)] = None
@@ -174,6 +177,10 @@ class Collection:
     def forget_position(self) -> None:
         """Whatever comes next is believed, also what is older."""
         self.version = 0
+
+
+def _restored(what: str, version: int) -> str:
+    return f"{what}, and this replica has seen {version}: the cluster was restored from a backup"
 
 
 class Deletions:

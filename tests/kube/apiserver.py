@@ -8,13 +8,11 @@ hand, namespaces do not finish deleting, pods are never run.
 from __future__ import annotations
 
 import base64
-import contextlib
 import importlib.util
 import json
 import os
 import pathlib
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -131,10 +129,9 @@ class Cluster:
         ]  # fmt: skip
 
     def stop_api(self) -> None:
+        """As a machine does that loses power: asked nicely, it would wait for every watch."""
         assert self.api is not None
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.api.signal(signal.SIGTERM)
-        self.api.stop()
+        self.api.kill()
 
     def restart_api(self) -> None:
         self.stop_api()
@@ -150,7 +147,7 @@ class Cluster:
         """Everything as it was at `backup`, as an administrator restores a broken cluster: both are stopped and started."""
         self.stop_api()
         assert self.etcd is not None
-        self.etcd.stop()
+        self.etcd.kill()
         shutil.rmtree(self._data)
         line = [
             _etcd() / "etcdutl", "snapshot", "restore", backup, "--data-dir", self._data,
@@ -172,7 +169,7 @@ class Cluster:
     def close(self) -> None:
         for each in (self.api, self.etcd):
             if each is not None:
-                each.stop()
+                each.kill()
 
     def _healthy(self, url: str) -> bool:
         trusted = (

@@ -24,6 +24,13 @@ def own_cluster(tmp_path: pathlib.Path) -> Iterator[apiserver.Cluster]:
     yield from _running(folder)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever needs an API server is not for the inner loop: `make test-fast` builds none."""
+    for item in items:
+        if {"cluster", "own_cluster"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 def _running(folder: pathlib.Path) -> Iterator[apiserver.Cluster]:
     made = apiserver.Cluster(folder)
     try:
