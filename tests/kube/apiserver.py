@@ -24,7 +24,7 @@ import urllib.request
 from typing import Any
 
 from tests import laptop
-from tests.kube import address, certs
+from tests.kube import address, certs, lifeline
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
@@ -75,6 +75,7 @@ class Cluster:
             folder / "pki", ["127.0.0.1", "localhost", "kubernetes.default.svc", "10.0.0.1", self.host_ip]
         )
         self.ca_file, self.ca_pem = self.keys.ca_file, self.keys.ca_file.read_text()
+        self._lifeline = lifeline.Lifeline()
         self.etcd: laptop.Process | None = None
         self.api: laptop.Process | None = None
         self._data = folder / "etcd"
@@ -97,7 +98,7 @@ class Cluster:
             "--initial-cluster", f"default=http://127.0.0.1:{self._peer_port}",
             "--unsafe-no-fsync=true", "--log-level", "warn",
         ]  # fmt: skip
-        self.etcd = laptop.Process("etcd", line, logs=self.folder)
+        self.etcd = self._started("etcd", line)
         self.etcd.until(lambda: self._healthy(f"{url}/health"), "etcd is healthy", START_SECONDS)
 
     def start_api(self) -> None:
@@ -119,7 +120,7 @@ class Cluster:
             "--audit-log-mode=blocking", "--profiling=false", "--max-requests-inflight=2000",
             "--max-mutating-requests-inflight=1000", *self.exposure(),
         ]  # fmt: skip
-        self.api = laptop.Process("kube-apiserver", line, logs=self.folder)
+        self.api = self._started("kube-apiserver", line)
         self.api.until(lambda: self._healthy(f"{self.url}/readyz"), "kube-apiserver is ready", START_SECONDS)
 
     def exposure(self) -> list[str | os.PathLike[str]]:
@@ -130,8 +131,7 @@ class Cluster:
 
     def stop_api(self) -> None:
         """As a machine does that loses power: asked nicely, it would wait for every watch."""
-        assert self.api is not None
-        self.api.kill()
+        self._end(self.api)
 
     def restart_api(self) -> None:
         self.stop_api()
@@ -146,8 +146,7 @@ class Cluster:
     def restore_etcd(self, backup: pathlib.Path) -> None:
         """Everything as it was at `backup`, as an administrator restores a broken cluster: both are stopped and started."""
         self.stop_api()
-        assert self.etcd is not None
-        self.etcd.kill()
+        self._end(self.etcd)
         shutil.rmtree(self._data)
         line = [
             _etcd() / "etcdutl", "snapshot", "restore", backup, "--data-dir", self._data,
@@ -168,8 +167,18 @@ class Cluster:
 
     def close(self) -> None:
         for each in (self.api, self.etcd):
-            if each is not None:
-                each.kill()
+            self._end(each)
+        self._lifeline.close()
+
+    def _started(self, name: str, line: list[Any]) -> laptop.Process:
+        made = laptop.Process(name, line, logs=self.folder)
+        self._lifeline.hold(made.pid)
+        return made
+
+    def _end(self, process: laptop.Process | None) -> None:
+        if process is not None:
+            process.kill()
+            self._lifeline.drop(process.pid)
 
     def _healthy(self, url: str) -> bool:
         trusted = (

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import http.server
+import pathlib
 import subprocess
 import sys
 import threading
 import urllib.request
 
 import pytest
-from tests.kube import address, balancer, named
+from tests import laptop
+from tests.kube import address, balancer, lifeline, named
 
 
 @pytest.fixture
@@ -60,3 +62,40 @@ def test_a_process_sees_names_that_others_do_not() -> None:
 
 def test_this_machine_has_a_private_address() -> None:
     assert address.private() in address._own()
+
+
+def test_processes_end_with_whoever_started_them_even_by_kill_9() -> None:
+    code = (
+        "import subprocess, sys, time; from tests.kube import lifeline; subject = lifeline.Lifeline();"
+        "held = subprocess.Popen(['sleep', '600'], start_new_session=True); subject.hold(held.pid);"
+        "print(held.pid, flush=True); time.sleep(600)"
+    )
+    root = pathlib.Path(__file__).resolve().parents[2]
+    starter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=root)
+    held = int(starter.stdout.readline())
+    assert pathlib.Path(f"/proc/{held}").exists()
+    starter.kill()
+    starter.wait()
+    starter.stdout.close()
+    laptop.until(lambda: ended(held), "what it held has ended")
+
+
+def ended(pid: int) -> bool:
+    """True for one that nobody has waited for yet, too."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_what_was_dropped_is_left_alone() -> None:
+    subject = lifeline.Lifeline()
+    other = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    try:
+        subject.hold(other.pid)
+        subject.drop(other.pid)
+        subject.close()
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
