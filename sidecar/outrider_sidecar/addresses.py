@@ -106,9 +106,13 @@ def api_server(environment: Mapping[str, str]) -> frozenset[str]:
         return frozenset({host.lower()} - {""})
 
 
-def _is_own(address: Address, port: int, own: AbstractSet[str]) -> bool:
-    shown = f"[{address}]" if address.version == 6 else str(address)
-    return str(address) in own or f"{shown}:{port}" in own
+def own(host: str, port: int) -> str:
+    """One port of ours as `own` of `check` holds it; `host` is an address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _is_own(address: Address, port: int, ours: AbstractSet[str]) -> bool:
+    return str(address) in ours or own(str(address), port) in ours
 
 
 def _is_loopback(address: Address) -> bool:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The proxy's process: wires the parts, listens, follows the control plane, and leaves in order.
 
-Nobody imports this module. It is the only place that reads the clock, asks for randomness or touches the environment, and
-hands them on as values.
+Nobody imports this module. But for the prober, which takes its place under `--role prober`, it is the only one that reads the
+clock, asks for randomness or touches the environment, and hands them on as values.
 """
 
 from __future__ import annotations
@@ -32,17 +32,21 @@ from outrider_sidecar import (
     credentials,
     current,
     door,
+    files,
     ids,
+    introductions,
     journal,
     ledger,
     lists,
     pipeline,
+    prober,
     records,
     servers,
     sessions,
     settings,
     snapshots,
     telemetry,
+    telling,
     upstream,
 )
 
@@ -52,6 +56,9 @@ DRAIN_SECONDS = 5.0
 FINDINGS_LOGGED_MAX = 20
 FINDINGS_REMEMBERED_MAX = 10_000
 _KEY_BYTES = 32
+
+_PACE = telling.Pace(wait_seconds=5.0, repeat_seconds=300.0)
+"""Thousands of sidecars learn of the same change in the same second; the operator need not hear of it in one."""
 
 
 class Proxy:
@@ -91,11 +98,13 @@ class Proxy:
         self._pipeline = self._wired(lender)
         self._telemetry.streams.set_function(lambda: self._pipeline.streams)
         self._telemetry.add(telemetry.Gauges(self._pools, self._counts))
+        self._telling = telling.Telling(self._post, _PACE, clock=loop.time, jitter=_jitter)
         self._config = snapshots.Config(
             self._current,
             snapshots.Dial(chosen.operator, chosen.token_file, chosen.memory, chosen.ca_file),
             changed=self._changed,
-            jitter=lambda: secrets.randbelow(1000) / 1000,
+            jitter=_jitter,
+            greeted=self._telling.repeat,
         )
 
     def _wired(self, lender: credentials.Credentials) -> pipeline.Pipeline:
@@ -137,23 +146,26 @@ class Proxy:
         limits = door.DoorLimits(body_bytes=self._chosen.body_bytes_max)
         front = await door.serve(self._pipeline, host="127.0.0.1", port=self._chosen.port, limits=limits)
         desk = await admin.serve(
-            host="127.0.0.1",
+            host=self._chosen.admin_host,
             port=self._chosen.admin_port,
             ready=lambda: self._current.bound is not None,
             render=self._telemetry.render,
         )
         # A server entry that leads back to us would call itself with our rights (R15).
         self._own.update(
-            f"{host}:{port}" for host in ("127.0.0.1", "[::1]") for port in (front.port, desk.port)
+            addresses.own(host, port)
+            for host in ("127.0.0.1", "::1", self._chosen.admin_host)
+            for port in (front.port, desk.port)
         )
         if self._chosen.address_file is not None:
-            _write(
+            files.write(
                 self._chosen.address_file, json.dumps({"port": front.port, "adminPort": desk.port}).encode()
             )
         gc.collect()
         gc.freeze()
         log.info("listening", extra=telemetry.fields(port=front.port, adminPort=desk.port))
         self._spawn(self._config.follow())
+        self._spawn(self._telling.run())
         await self._stopping.wait()
         log.info("draining")
         await front.close(DRAIN_SECONDS)
@@ -185,6 +197,7 @@ class Proxy:
             bound.servers, moved=[each for each in bound.servers if bound.servers[each].targets is None]
         )
         self._servers.keep(bound)
+        self._telling.keep(bound.servers)
         active = [key for key, held in bound.servers.items() if decide.asked(held)]
         self._spawn(self._lists.warm(active))
         gc.freeze()
@@ -196,6 +209,7 @@ class Proxy:
     def _observed(self, server: names.ServerId, found: catalog.Definitions) -> None:
         self._current.observed(server, found)
         self._telemetry.dropped(str(server), len(found.dropped))
+        self._spawn(self._telling.listed(server, found, introductions.Introduction()))
         held = self._current.bound.servers.get(server) if self._current.bound is not None else None
         for finding in bind.objections(held, found)[:FINDINGS_LOGGED_MAX] if held is not None else ():
             if self._is_news(str(finding)):
@@ -206,7 +220,10 @@ class Proxy:
             str(key): [msgspec.Raw(tool.raw) for tool in each.tools]
             for key, each in self._current.definitions.items()
         }
-        _write(self._chosen.memory / "definitions.json", msgspec.json.encode(kept))
+        files.write(self._chosen.memory / "definitions.json", msgspec.json.encode(kept))
+
+    async def _post(self, body: bytes) -> tuple[int, bytes]:
+        return await self._config.post(prober.REPORT_PATH, body, answer_bytes_max=prober.ANSWER_BYTES_MAX)
 
     def _is_news(self, text: str) -> bool:
         """Lists come again every minute, and so do their findings: each is said once."""
@@ -234,19 +251,14 @@ class Proxy:
         }
 
 
+def _jitter() -> float:
+    return secrets.randbelow(1000) / 1000
+
+
 def _boot_id() -> str:
     with contextlib.suppress(OSError):
         return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return ""
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-    """Whole or not at all, readable by us only."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    scratch.replace(path)
 
 
 def _key(path: pathlib.Path) -> bytes:
@@ -255,7 +267,7 @@ def _key(path: pathlib.Path) -> bytes:
         held = path.read_bytes()
         if len(held) == _KEY_BYTES:
             return held
-    _write(path, fresh := os.urandom(_KEY_BYTES))
+    files.write(path, fresh := os.urandom(_KEY_BYTES))
     return fresh
 
 
@@ -264,12 +276,12 @@ def _token(path: pathlib.Path) -> bytes:
     with contextlib.suppress(FileNotFoundError):
         if held := path.read_bytes().strip():
             return held
-    _write(path, fresh := secrets.token_urlsafe(_KEY_BYTES).encode())
+    files.write(path, fresh := secrets.token_urlsafe(_KEY_BYTES).encode())
     return fresh
 
 
 async def _serve(chosen: settings.Settings) -> None:
-    await Proxy(chosen).run()
+    await (prober.Prober(chosen) if chosen.role == "prober" else Proxy(chosen)).run()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import ipaddress
 import pathlib
 import urllib.parse
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ class Settings:
     """`operator` is a base URL; ports 0 are chosen by the kernel and written to `address_file`.
 
     `ca_file` None: the system's authorities. `memory` holds what must not outlive the pod; `state` holds the journal.
+    The role `prober` has no agent: whatever is about calls is not looked at.
     """
 
     operator: str
@@ -22,7 +24,9 @@ class Settings:
     ca_file: pathlib.Path | None
     state: pathlib.Path
     memory: pathlib.Path
+    role: str
     port: int
+    admin_host: str
     admin_port: int
     address_file: pathlib.Path | None
     agent_token_file: pathlib.Path
@@ -58,7 +62,19 @@ def parser() -> argparse.ArgumentParser:
         type=pathlib.Path,
         help="folder for keys, the last good configuration and newer authorities, best in memory (default STATE)",
     )
+    add(
+        "--role",
+        choices=["sidecar", "prober"],
+        default="sidecar",
+        help="beside an agent, or listing every server's tools for the catalogue (default sidecar)",
+    )
     add("--port", type=_port, default=15100, help="where the agent calls (default 15100; 0: any)")
+    add(
+        "--admin-host",
+        type=_address,
+        default="127.0.0.1",
+        help="address for health and metrics (default 127.0.0.1)",
+    )
     add("--admin-port", type=_port, default=15101, help="health and metrics (default 15101; 0: any)")
     add("--address-file", type=pathlib.Path, help="file that gets {port, adminPort} as JSON once both listen")
     add(
@@ -108,7 +124,9 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         ca_file=given.ca_file,
         state=given.state,
         memory=memory,
+        role=given.role,
         port=given.port,
+        admin_host=given.admin_host,
         admin_port=given.admin_port,
         address_file=given.address_file,
         agent_token_file=given.agent_token_file or memory / "agent-token",
@@ -125,6 +143,13 @@ def _port(text: str) -> int:
     if not 0 <= number <= 65535:
         raise argparse.ArgumentTypeError("a port is 0 to 65535")
     return number
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError("an IP address is needed, such as the pod's") from None
 
 
 def _positive(text: str) -> int:

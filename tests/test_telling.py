@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Telling the operator: what is new, whole only when asked, again when somebody new listens, and never in the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from outrider import fingerprints, names, reports, testing, wire
+from outrider_operator import sightings
+from outrider_sidecar import introductions, telling
+
+CRM = names.ServerId("crm", "salesforce")
+WHO = introductions.Introduction("sf", "1.9", ("2025-11-25",))
+PROBER = sightings.Reporter("p", "s/prober", prober=True)
+
+
+class Operator:
+    """The operator's own store behind bytes; `away` makes it answer with that status."""
+
+    def __init__(self) -> None:
+        self.store = sightings.Sightings(lambda server: True)
+        self.taken: list[reports.Report] = []
+        self.away = 0
+        self.again: list[names.ServerId] = []
+        self.pace = telling.Pace(0.0, 1000.0)
+
+    async def post(self, body: bytes) -> tuple[int, bytes]:
+        if self.away == -1:
+            raise ConnectionRefusedError("refused")
+        if self.away:
+            return self.away, b'{"error": "no"}'
+        self.taken.append(reports.decode(body))
+        return 200, self.store.received(PROBER, body, now=1000.0)
+
+    def told(self) -> list[tuple[str, bool]]:
+        """(server, with its tools) of everything taken, in order."""
+        return [(seen.server, seen.tools is not None) for report in self.taken for seen in report.servers]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+
+Scenario = Callable[[Operator, telling.Telling], Awaitable[None]]
+
+
+def run(scenario: Scenario, pace: telling.Pace | None = None) -> None:
+    async def whole() -> None:
+        operator = Operator()
+        loop = asyncio.get_running_loop()
+        made = telling.Telling(
+            operator.post, pace or operator.pace, clock=loop.time, jitter=lambda: 0.5, again=operator.again.append
+        )  # fmt: skip
+        task = loop.create_task(made.run())
+        try:
+            await scenario(operator, made)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(whole())
+
+
+def test_a_list_is_told_by_its_digest_and_whole_when_it_is_asked_for() -> None:
+    async def scenario(operator: Operator, made: telling.Telling) -> None:
+        await made.listed(CRM, testing.tools("a", "b"), WHO)
+        await operator.until(lambda: CRM in operator.store.seen())
+        assert operator.told() == [("crm/salesforce", False), ("crm/salesforce", True)]
+        seen = operator.store.seen()[CRM]
+        raws = {tool.name: tool.raw for tool in testing.tools("a", "b").tools}
+        assert dict(seen.tools) == {name: fingerprints.of(raw) for name, raw in raws.items()}
+        assert (seen.server_info, seen.protocol_versions) == (
+            {"name": "sf", "version": "1.9"},
+            ("2025-11-25",),
+        )
+
+    run(scenario)
+
+
+def test_the_same_list_again_is_no_news_unless_it_is_the_catalogues() -> None:
+    async def scenario(operator: Operator, made: telling.Telling) -> None:
+        await made.listed(CRM, testing.tools("a"), WHO)
+        await operator.until(lambda: len(operator.told()) == 2)
+        await made.listed(CRM, testing.tools("a"), WHO)
+        await asyncio.sleep(0.05)
+        assert len(operator.told()) == 2
+        await made.listed(CRM, testing.tools("a"), WHO, always=True)
+        await operator.until(lambda: len(operator.told()) == 3)
+        await made.listed(CRM, testing.tools("a", "b"), WHO)
+        await operator.until(lambda: len(operator.told()) == 5)
+
+    run(scenario)
+
+
+def test_a_failure_is_told_in_its_words_and_so_is_that_it_is_over() -> None:
+    async def scenario(operator: Operator, made: telling.Telling) -> None:
+        await made.listed(CRM, testing.tools("a"), WHO)
+        await operator.until(lambda: CRM in operator.store.seen())
+        made.failed(CRM, "It refuses connections.")
+        await operator.until(lambda: operator.store.seen()[CRM].reachable is False)
+        assert operator.store.seen()[CRM].message.startswith("It refuses connections")
+        await made.listed(CRM, testing.tools("a"), WHO)
+        await operator.until(lambda: operator.store.seen()[CRM].reachable is True)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("away", [503, 401, -1])
+def test_nothing_is_lost_while_the_operator_is_away_and_only_the_first_failure_is_logged(
+    away: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(telling, "_BACKOFF_SECONDS", 0.001)
+
+    async def scenario(operator: Operator, made: telling.Telling) -> None:
+        operator.away = away
+        await made.listed(CRM, testing.tools("a"), WHO)
+        await asyncio.sleep(0.1)
+        operator.away = 0
+        await operator.until(lambda: CRM in operator.store.seen())
+
+    run(scenario)
+    assert caplog.text.count("could not be told") == 1
+
+
+def test_an_operator_that_takes_no_reports_is_left_in_peace(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(operator: Operator, made: telling.Telling) -> None:
+        operator.away = 404
+        await made.listed(CRM, testing.tools("a"), WHO)
+        await asyncio.sleep(0.05)
+
+    run(scenario)
+    assert caplog.text == ""
+
+
+def test_whoever_listens_anew_is_told_everything_that_is_still_there() -> None:
+    async def scenario(operator: Operator, made: telling.Telling) -> None:
+        other = names.ServerId("crm", "other")
+        await made.listed(CRM, testing.tools("a"), WHO)
+        await made.listed(other, testing.tools("b"), WHO)
+        await operator.until(lambda: len(operator.store.seen()) == 2)
+        made.keep([CRM])
+        operator.store = sightings.Sightings(lambda server: True)
+        made.repeat()
+        await operator.until(lambda: CRM in operator.store.seen())
+        assert other not in operator.store.seen()
+
+    run(scenario)
+
+
+def test_everything_is_said_again_now_and_then() -> None:
+    async def scenario(operator: Operator, made: telling.Telling) -> None:
+        await made.listed(CRM, testing.tools("a"), WHO)
+        await operator.until(lambda: len(operator.told()) >= 4)
+        assert operator.told()[2:4] == [("crm/salesforce", False)] * 2
+
+    run(scenario, telling.Pace(0.0, 0.05))
+
+
+def test_many_servers_are_told_in_several_reports() -> None:
+    async def scenario(operator: Operator, made: telling.Telling) -> None:
+        for number in range(1_200):
+            await made.listed(names.ServerId("crm", f"s{number}"), testing.tools(f"t{number}"), WHO)
+        await operator.until(lambda: len(operator.store.seen()) == 1_200)
+        assert all(len(report.servers) <= reports.SERVERS_MAX for report in operator.taken)
+
+    run(scenario)
+
+
+def test_a_list_that_is_not_held_is_fetched_again_when_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(telling, "TOOLS_HELD_MAX", 1)
+
+    async def scenario(operator: Operator, made: telling.Telling) -> None:
+        await made.listed(CRM, testing.tools("a", "b"), WHO)
+        await operator.until(lambda: operator.again == [CRM])
+        assert CRM not in operator.store.seen()
+        await made.listed(CRM, testing.tools("a", "b"), WHO)
+        await operator.until(lambda: CRM in operator.store.seen())
+        await made.listed(CRM, testing.tools("a", "b"), WHO, always=True)
+        await asyncio.sleep(0.05)
+        assert operator.again == [CRM]
+
+    run(scenario)
+
+
+def test_ten_thousand_tools_do_not_stop_the_loop() -> None:
+    async def scenario(operator: Operator, made: telling.Telling) -> None:
+        longest, loop = 0.0, asyncio.get_running_loop()
+
+        async def watch() -> None:
+            nonlocal longest
+            while True:
+                began = loop.time()
+                await asyncio.sleep(0)
+                longest = max(longest, loop.time() - began)
+
+        watching = loop.create_task(watch())
+        await made.listed(CRM, testing.tools(*(f"tool-{number}" for number in range(3_000))), WHO)
+        watching.cancel()
+        assert longest < 0.2
+
+    run(scenario)
+
+
+def test_an_answer_that_cannot_be_read_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telling, "_BACKOFF_SECONDS", 0.001)
+
+    async def whole() -> None:
+        answers = [b"<html>", reports.encode(reports.Wanted())]
+        posted: list[bytes] = []
+
+        async def post(body: bytes) -> tuple[int, bytes]:
+            posted.append(body)
+            return 200, answers[min(len(posted), 2) - 1]
+
+        made = telling.Telling(
+            post, telling.Pace(0.0, 1000.0), clock=asyncio.get_running_loop().time, jitter=lambda: 0.0
+        )
+        await made.listed(CRM, testing.tools("a"), WHO)
+        task = asyncio.get_running_loop().create_task(made.run())
+        async with asyncio.timeout(5):
+            while len(posted) < 2:
+                await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(whole())
+    with pytest.raises(wire.WireError):
+        reports.decode_wanted(b"<html>")
