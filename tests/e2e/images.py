@@ -123,9 +123,7 @@ class Workshop:
         ]  # fmt: skip
         return self.layer("debian", [repr(line).encode()], lambda out: _run_layer(out, [], line))
 
-    def above(
-        self, name: str, below: list[Layer], files: Mapping[str, bytes], command: list[str]
-    ) -> Layer:
+    def above(self, name: str, below: list[Layer], files: Mapping[str, bytes], command: list[str]) -> Layer:
         """What `command` changes over the layers below; it sees `files` in /files."""
 
         def make(out: pathlib.Path) -> None:
@@ -192,7 +190,16 @@ def _of_root(about: tarfile.TarInfo) -> tarfile.TarInfo:
 def _run_layer(
     out: pathlib.Path, below: list[Layer], command: list[str], files: pathlib.Path | None = None
 ) -> None:
-    line = ["unshare", "--mount", "bash", HERE / "layer.sh", out, *(each.path for each in below), "--", *command]
+    line = [
+        "unshare",
+        "--mount",
+        "bash",
+        HERE / "layer.sh",
+        out,
+        *(each.path for each in below),
+        "--",
+        *command,
+    ]
     ran = subprocess.run(
         [os.fspath(word) for word in line], check=False, stdout=sys.stderr,
         env={**os.environ, **({"FILES": os.fspath(files)} if files else {})},
@@ -208,7 +215,9 @@ def _wheel(folder: pathlib.Path) -> tuple[str, bytes]:
             sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
             "--disable-pip-version-check", "--wheel-dir", scratch, ROOT,
         ]  # fmt: skip
-        subprocess.run(line, check=True, stdout=sys.stderr, env={**os.environ, "SOURCE_DATE_EPOCH": "1767225600"})
+        subprocess.run(
+            line, check=True, stdout=sys.stderr, env={**os.environ, "SOURCE_DATE_EPOCH": "1767225600"}
+        )
         (made,) = pathlib.Path(scratch).glob("*.whl")
         return made.name, made.read_bytes()
 

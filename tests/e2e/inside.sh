@@ -4,10 +4,12 @@
 set -euo pipefail
 here=$OUTRIDER_E2E_FOLDER
 
-# The network: one device whose address is the node's. What is addressed to nobody we know goes there and ends.
+# The network: one device whose address is the node's, a pair, as any kernel that can have pods has those. What is addressed to
+# nobody we know goes there and ends.
 ip link set lo up
-ip link add node0 type dummy
+ip link add node0 type veth peer name nowhere
 ip addr add 10.213.78.1/24 dev node0
+ip link set nowhere up
 ip link set node0 up
 ip route add default dev node0
 echo 1 >/proc/sys/net/ipv4/ip_forward
