@@ -17,19 +17,21 @@ def test_what_is_not_said_has_a_default_that_is_documented() -> None:
     assert (chosen.port, chosen.admin_port, chosen.calls_max) == (15100, 15101, 2048)
     assert (chosen.body_bytes_max, chosen.journal_bytes_max) == (4 * 2**20, 2**30)
     assert chosen.agent_token_file == pathlib.Path("/s/agent-token")
+    assert (chosen.role, chosen.admin_host) == ("sidecar", "127.0.0.1")
     assert (chosen.ca_file, chosen.memory) == (None, pathlib.Path("/s"))
     assert (chosen.address_file, chosen.allowed_hosts, chosen.log_level) == (None, frozenset(), "info")
 
 
 def test_what_is_said_is_what_is_used() -> None:
     more = [
-        "--ca-file", "/ca", "--memory", "/m", "--port", "0", "--admin-port", "9", "--address-file", "/a", "--agent-token-file", "/x", "--allowed-host", "Proxy.Example",
+        "--ca-file", "/ca", "--memory", "/m", "--port", "0", "--admin-port", "9", "--role", "prober",
+        "--admin-host", "10.0.0.7", "--address-file", "/a", "--agent-token-file", "/x", "--allowed-host", "Proxy.Example",
         "--allowed-host", "b:80", "--calls-max", "5", "--body-bytes-max", "6", "--journal-bytes-max", "7", "--log-level", "debug",
     ]  # fmt: skip
     chosen = settings.parse([*NEEDED, *more])
     assert chosen == settings.Settings(
         operator="https://operator.example", token_file=pathlib.Path("/t"), state=pathlib.Path("/s"),
-        ca_file=pathlib.Path("/ca"), memory=pathlib.Path("/m"), port=0, admin_port=9,
+        ca_file=pathlib.Path("/ca"), memory=pathlib.Path("/m"), role="prober", port=0, admin_host="10.0.0.7", admin_port=9,
         address_file=pathlib.Path("/a"), agent_token_file=pathlib.Path("/x"), allowed_hosts=frozenset({b"proxy.example", b"b:80"}),
         calls_max=5, body_bytes_max=6, journal_bytes_max=7, log_level="debug",
     )  # fmt: skip

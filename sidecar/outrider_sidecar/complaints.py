@@ -19,10 +19,11 @@ _UNTRUSTED = (
     "or use the name the certificate has"
 )
 _SILENT = (
-    "{place} did not take the connection within {connect:g} s; does a NetworkPolicy or firewall drop it, or is the server "
-    "overloaded?"
+    "{place} did not take the connection, or its TLS handshake, within {connect:g} s; does a NetworkPolicy or firewall drop "
+    "it, or is the server overloaded?"
 )
 _UNREACHABLE = (
+    ("endpoint unusable", "the endpoint cannot be used: {detail}; check `endpoint.url` and `endpoint.tls.caBundle`"),
     ("DNS", "the name {host} cannot be resolved; check the endpoint's host and that it exists in DNS"),
     (
         "ECONNREFUSED",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """When the prober visits which server: at once when it is new or has moved, and then again and again.
 
-Run by the prober. Four visits at a time to servers that were well and four to those that were not, so that servers that hang
-delay nobody who answers. Knows nothing of what a visit is.
+Run by the prober. Four visits at a time to servers that were well and four to those that were not; one that takes long makes
+room for the next. So servers that hang delay nobody who answers. Knows nothing of what a visit is.
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from outrider import names, snapshot
 
 AT_ONCE = 4
+
+PATIENCE_SECONDS = 1.0
+"""Whoever takes longer is waited for elsewhere, as long as there is room."""
+
+_SLOW_MAX = 32
 
 EVERY_SECONDS = 60.0
 """Unless the server says how long its list is fresh."""
@@ -36,6 +41,7 @@ class Rounds:
         self._jitter = jitter
         self._well = asyncio.Semaphore(AT_ONCE)
         self._ill = asyncio.Semaphore(AT_ONCE)
+        self._slow = asyncio.Semaphore(_SLOW_MAX)
         self._tours: dict[names.ServerId, _Tour] = {}
 
     def configure(self, wanted: Mapping[names.ServerId, snapshot.Endpoint]) -> None:
@@ -61,8 +67,7 @@ class Rounds:
     async def _tour(self, server: names.ServerId, soon: asyncio.Event) -> None:
         failures = 0
         while True:
-            async with self._ill if failures else self._well:
-                fresh = await self._visit(server)
+            fresh = await self._visited(server, self._ill if failures else self._well)
             failures = failures + 1 if fresh is None else 0
             if fresh is None:
                 seconds = min(EVERY_SECONDS, _RETRY_SECONDS * 2 ** min(failures - 1, _DOUBLINGS_MAX))
@@ -76,6 +81,22 @@ class Rounds:
                 await asyncio.sleep(1.0)
             except TimeoutError:
                 pass
+
+    async def _visited(self, server: names.ServerId, lane: asyncio.Semaphore) -> float | None:
+        """One visit, in its lane or, when it takes long, beside it."""
+        await lane.acquire()
+        held = lane
+        visit = asyncio.ensure_future(self._visit(server))
+        try:
+            done, _ = await asyncio.wait([visit], timeout=PATIENCE_SECONDS)
+            if not done and not self._slow.locked():
+                await self._slow.acquire()
+                lane.release()
+                held = self._slow
+            return await visit
+        finally:
+            held.release()
+            visit.cancel()
 
 
 class _Tour:
