@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import collections
+
 import hypothesis
 import hypothesis.strategies as st
 from tests.test_compiler import histories
@@ -34,7 +36,9 @@ def test_whatever_happens_it_ends_up_saying_what_check_says(steps, lists) -> Non
         for _ in inspection.work():
             pass
         assert inspection.done
-        assert inspection.all() == compiler.check(made, listed)
+        found = inspection.all()
+        assert found == compiler.check(made, listed)
+        assert inspection.counts() == collections.Counter(each.reason.value for each in found)
 
 
 def settled(inspection):

@@ -250,6 +250,20 @@ def test_injected_pods_are_known_while_they_have_not_ended(cluster, place) -> No
     play(cluster, place, script)
 
 
+def test_many_deletions_at_once_are_in_force_and_somebody_is_told(cluster, place) -> None:
+    async def script(watching):
+        many = [here(server(f"s{number}"), place) for number in range(22)]
+        await watching.do(cluster.apply, *many)
+        await watching.until(lambda: len(watching.names(place)) == 22)
+        await watching.do(cluster.kubectl, "delete", "mcpservers.outrider.dev", "--all", "-n", place)
+        await watching.until(lambda: watching.names(place) == set())
+        [told] = [each for each in watching.news if each.reason is events.Reason.MASS_DELETION]
+        assert "servers were deleted at once" in told.message
+        assert (told.type, told.regarding.kind, told.regarding.namespace) == ("Warning", "Lease", place)
+
+    play(cluster, place, script)
+
+
 def test_a_replica_that_is_behind_catches_up_when_somebody_holds_more(cluster, place) -> None:
     async def script(watching):
         await watching.until(lambda: watching.reading is not None)
@@ -324,5 +338,6 @@ def test_what_no_check_refused_changes_nothing_and_a_kind_that_is_taken_away_is_
         await asyncio.sleep(3)
         assert watching.names(place) == {"s", "p"}
         assert watching.source.reflectors["servers"].state.reason is reflector.Reason.CRD_GONE
+        assert list(watching.source.gone()) == ["servers"]
 
     play(own_cluster, place, after_a_restart)

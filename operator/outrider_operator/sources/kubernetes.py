@@ -143,6 +143,12 @@ class Source:
             return ""
         return f"The operator stays on what it knew of {kind} objects: {state.why.rstrip('.')}."
 
+    def gone(self) -> Mapping[str, str]:
+        """The kinds whose CRD is absent or being deleted, each with the sentence: they are not ours to serve then."""
+        absent = reflector.Reason.CRD_GONE
+        states = {name: each.state for name, each in self.reflectors.items()}
+        return {name: state.why for name, state in states.items() if state.reason is absent}
+
     def unready(self) -> tuple[str, ...]:
         """Why there is no World yet, a sentence each; () when there is one."""
         found = [

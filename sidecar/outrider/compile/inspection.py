@@ -7,6 +7,7 @@ Called by the operator after a push, never before it: a finding changes no decis
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from outrider import findings, names, resources
@@ -29,6 +30,7 @@ class Inspection:
         self._definitions: Definitions = {}
         self._ground: checks.Ground | None = None
         self._found: dict[Object, tuple[findings.Finding, ...]] = {}
+        self._counts: Counter[str] = Counter()
         self._governing: dict[Object, Governing] = {}
         self._lost: set[Object] = set()
         self._stale: dict[Object, None] = {}
@@ -45,6 +47,10 @@ class Inspection:
     def all(self) -> tuple[findings.Finding, ...]:
         """Everything found, in the order of `compile.check`."""
         return tuple(sorted(found for about_one in self._found.values() for found in about_one))
+
+    def counts(self) -> Mapping[str, int]:
+        """How many findings there are of each reason."""
+        return dict(self._counts)
 
     def learn(self, definitions: Definitions) -> None:
         """The names of the tools that each server lists; of servers that are not in it no tool is unknown."""
@@ -86,13 +92,17 @@ class Inspection:
         made: Governing | resources.MCPServer | None = self._governing.get(thing)
         if thing[0] == "MCPServer":
             made = self._known.servers.get(names.ServerId(*thing[1:]))
+        found: tuple[findings.Finding, ...] = ()
+        if made is not None:
+            if self._ground is None:
+                self._ground = checks.ground(self._known, self._definitions, self._bridges)
+            found = checks.of(self._ground, made)
+        self._counts.subtract(each.reason.value for each in self._found.pop(thing, ()))
+        self._counts.update(each.reason.value for each in found)
+        self._counts += Counter()  # Reasons of which none is left are left out.
+        if found:
+            self._found[thing] = found
         self._lost.discard(thing)
-        if made is None:
-            self._found.pop(thing, None)
-            return
-        if self._ground is None:
-            self._ground = checks.ground(self._known, self._definitions, self._bridges)
-        found = self._found[thing] = checks.of(self._ground, made)
         if any(each.reason is Reason.TARGET_NOT_FOUND for each in found):
             self._lost.add(thing)
 
