@@ -268,7 +268,7 @@ class _Doors:
         """Sends away whoever is nobody any more. An API server that is away changes nothing."""
         while True:
             await asyncio.sleep(self._manner.review_seconds * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load
-            found = await self._who.review(token)
+            found = await self._who.again(token)
             if isinstance(found, reviewer.Refused) and found.status == 401:
                 one.leave(f"the token of this stream is not accepted any more: {found.text}")
                 return
