@@ -125,6 +125,11 @@ class Source:
             return self._position
         return heard
 
+    @property
+    def settings(self) -> resources.Settings | None:
+        """Those in force; None before any were read."""
+        return self._settings
+
     def pods(self) -> Mapping[str, pods.Pod]:
         """The injected pods that have not ended, by uid."""
         return self._pods
