@@ -11,8 +11,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-INJECTED_LABEL = "outrider.dev/injected"
-CONTAINER = "outrider"
+from outrider import podnotes
+from outrider.injection import given
+
+INJECTED_LABEL = podnotes.Label.INJECTED.value
+CONTAINER = given.CONTAINER
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
