@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One replica of the control plane in a cluster: wires what watches, compiles, pushes, admits and reports.
+
+Called by main. Every replica does all of it but for one thing: the one that holds the Lease writes statuses and makes certificates.
+It ends on SIGTERM, after its streams were sent away, and when a part of it ends that never may: then only a restart helps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import aiohttp
+
+from outrider import compile as compiler
+from outrider import names, wire
+from outrider_operator import (
+    access,
+    admitting,
+    cluster,
+    desk,
+    durable,
+    events,
+    hearing,
+    keeper,
+    lease,
+    listening,
+    offers,
+    publishing,
+    receipts,
+    replicas,
+    reporting,
+    reviewer,
+    settings,
+    standing,
+    statuses,
+    streaming,
+    telemetry,
+    writing,
+)
+from outrider_operator.sources import kubernetes
+
+log = logging.getLogger("outrider.operator")
+
+DRAIN_SECONDS = 5.0
+"""Over this long the streams are sent away, so that they do not all dial the other replicas in one moment."""
+
+SERVICE_STREAM_PORT = 8443
+"""Of the Service that the chart makes, whatever the port of a replica is."""
+
+_CERTIFICATE_SECONDS_MAX = 120.0
+_WEBHOOKS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
+
+
+def main(flags: settings.Controller) -> int:
+    """Runs one replica until it is told to stop; 0 then, 1 when it cannot start or a part of it failed."""
+    writing.spare_memory()
+    try:
+        asyncio.run(_serve(flags))
+    except (access.AccessError, keeper.CertificateError, OSError) as error:
+        log.error("cannot go on", extra={"fields": {"why": str(error)}})  # noqa: TRY400 - a sentence, not a traceback
+        return 1
+    return 0
+
+
+async def _serve(flags: settings.Controller) -> None:
+    reached = access.load(flags.kubeconfig)
+    async with reached.session() as session:
+        await Controller(flags, reached, session).run()
+
+
+class Controller:
+    """The parts of one replica, made in the order they need one another."""
+
+    def __init__(
+        self, flags: settings.Controller, reached: access.Access, session: aiohttp.ClientSession
+    ) -> None:
+        self._flags = flags
+        self._stopping = asyncio.Event()
+        self._tasks: dict[asyncio.Task[Any], str] = {}
+        self._broken: BaseException | None = None
+        self.telemetry = telemetry.Telemetry()
+        self._api = cluster.Cluster(reached, instance=flags.identity)
+        self._poster = events.Poster(events.posting(self._api))
+        place = kubernetes.Place(flags.namespace, flags.name)
+        asked = kubernetes.Api(self._api.crd_state, self._api.kube_system_uid)
+        self._source = kubernetes.Source(reached, session, asked, place, tell=self._tell)
+        self._compiled = compiler.Compiler()
+        prober = (flags.namespace, f"{flags.name}-prober")
+        self._offers = offers.Offers(
+            self._compiled,
+            offers.Prober(prober, compiler.Probing(*prober)),
+            position=lambda: self._source.position,
+        )
+        self._gathering = receipts.Gathering(receipts.Book(), replica=flags.identity)
+        self._publisher = publishing.Publisher(
+            self._offers, book=self._gathering.own, answered=self._answered
+        )
+        self._hearing = hearing.Hearing(prober, exists=self._exists)
+        self._reviewer = reviewer.TokenReviewer(
+            self._api.review_token,
+            pod=lambda uid: self._source.pods().get(uid),
+            clock=time.monotonic,
+            wall=time.time,
+        )
+        self._writer = statuses.Writer(self._api.apply_status, wrote=self.telemetry.wrote)
+        self._reporter = reporting.Reporter(
+            self._compiled, self._known(), self._writer, self._poster, mended=self._mended
+        )
+        self._keeper = self._kept()
+        self._admission = admitting.Admitting(reached, self._place(), self._admitted())
+        self._standing = standing.Standing(
+            source=self._source,
+            offered=self._offers,
+            publisher=self._publisher,
+            certificates=self._keeper,
+            inspection=self._reporter.inspection,
+            admission=lambda: self._admission.problem,
+            leading=lambda: self.leading,
+        )
+        self._elector: lease.Elector | None = None
+        self._writing: asyncio.Task[Any] | None = None
+        self._replicas = self._joined()
+
+    def _known(self) -> reporting.Known:
+        return reporting.Known(
+            watched=self._source.watched,
+            everything=self._source.everything,
+            frozen=self._source.frozen,
+            pods=self._source.pods,
+            receipts=self._gathering.receipts,
+            observations=self._hearing.seen,
+            settling=lambda: self._gathering.settling,
+            offer=self._offers.offer,
+        )
+
+    def _place(self) -> admitting.Place:
+        flags = self._flags
+        url = f"https://{flags.name}.{flags.namespace}.svc:{SERVICE_STREAM_PORT}"
+        return admitting.Place(flags.listen, flags.webhook_port, operator_url=url)
+
+    def _admitted(self) -> admitting.Parts:
+        return admitting.Parts(
+            settings=lambda: self._source.settings,
+            bundle=lambda: self._keeper.bundle,
+            may=self._api.may,
+            post=self._poster.add,
+            told=self.telemetry.admitted,
+            nudge=self._source.nudge,
+        )
+
+    def _kept(self) -> keeper.Keeper:
+        flags = self._flags
+        host = f"{flags.name}.{flags.namespace}.svc"
+        ours = flags.certs is settings.Certs.OPERATOR
+        made = keeper.Keeper(
+            flags.cert_dir,
+            names=(
+                host,
+                f"{flags.name}.{flags.namespace}",
+                f"{host}.cluster.local",
+                *flags.certificate_names,
+            ),
+            secrets=self._api if ours else None,
+            secret=(flags.namespace, f"{flags.name}-certs"),
+        )
+        made.leading = lambda: self.leading
+        made.spread = self._spread
+        made.changed = self._publisher.trust
+        made.tell = self._trusted if ours else None
+        return made
+
+    def _joined(self) -> replicas.Replicas:
+        flags = self._flags
+        return replicas.Replicas(
+            self._gathering,
+            replicas.Peers(
+                leading=lambda: self.leading,
+                holder=self._holder,
+                context=self._keeper.client_context,
+                server_name=f"{flags.name}.{flags.namespace}.svc",
+                token_file=flags.api_token_file,
+            ),
+            replicas.Callers(
+                caller=self._reviewer.caller,
+                own=f"system:serviceaccount:{flags.namespace}:{flags.name}",
+                may=self._may_see,
+            ),
+            known=self._source.pods,
+            carried=self._hearing.carried(),
+        )
+
+    @property
+    def leading(self) -> bool:
+        return self._elector is not None and self._elector.leading
+
+    # Running --------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serves until SIGTERM or SIGINT. Raises what a part of it failed with."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._api.close)
+            stack.push_async_callback(self._end_tasks)
+            self.telemetry.watch(telemetry.States(self._standing.gauges))
+            bound = {
+                name: listening.bound(self._flags.listen, port)
+                for name, port in (("metrics", self._flags.metrics_port), ("stream", self._flags.stream_port))
+            }
+            ports = {name: int(each.getsockname()[1]) for name, each in bound.items()}
+            await self._desk(stack, bound["metrics"])
+            self._elect(ports["stream"])
+            self._start("source", self._source.run())
+            self._start("reconcile", self._reconcile())
+            self._start("certificates", self._keeper.run())
+            self._start("events", self._poster.run())
+            if not await self._certified():
+                return
+            await self._doors(stack, bound["stream"])
+            ports["webhook"] = await self._admission.start(self._keeper.context(), stopping=self._stopping)
+            stack.push_async_callback(self._admission.stop)
+            self._start("replicas", self._replicas.run())
+            self._start("reporter", self._reporter.run())
+            self._start("hearing", self._hearing.tidy(self._source.pods))
+            self._announce(ports)
+            await self._stopping.wait()
+            log.info("stopping")
+            await self._publisher.drain(DRAIN_SECONDS if self._publisher.streams else 0.0)
+        if self._broken is not None:
+            raise self._broken
+
+    async def _desk(self, stack: contextlib.AsyncExitStack, bound: socket.socket) -> None:
+        app = desk.application(
+            alive=lambda: self._broken is None and self._admission.alive,
+            unready=self._standing.unready,
+            render=self.telemetry.render,
+        )
+        await listening.serve(stack, app, bound)
+
+    async def _doors(self, stack: contextlib.AsyncExitStack, bound: socket.socket) -> None:
+        app = streaming.application(
+            self._publisher,
+            self._reviewer,
+            manner=streaming.Manner(
+                controller=self._flags.identity,
+                unready=lambda: "" if self._offers.ready else "this replica has not read everything yet",
+                catch_up=self._source.catch_up,
+            ),
+            on_report=self._hearing.reported,
+            elsewhere=self._replicas.doors,
+        )
+        await listening.serve(stack, app, bound, self._keeper.context())
+
+    def _elect(self, stream_port: int) -> None:
+        host, _, port = self._flags.advertise.rpartition(":")
+        self._elector = lease.Elector(
+            self._api,
+            namespace=self._flags.namespace,
+            name=self._flags.name,
+            identity=self._flags.identity,
+            advertise=f"{host}:{stream_port if port == '0' else port}",
+            started=self._led,
+            stopped=self._led,
+        )
+        self._start("lease", self._elector.run())
+
+    def _led(self) -> None:
+        """Leadership has begun or ended."""
+        if self.leading:
+            self._gathering.begin()
+            self._writing = self._start("statuses", self._writer.run())
+        elif self._writing is not None:
+            self._writing.cancel()
+        self._reporter.lead(self.leading)
+        self._keeper.wake()
+
+    async def _certified(self) -> bool:
+        """Waits for a certificate, for without one there is nothing to serve; False when we are to stop before there is."""
+        waiting = asyncio.create_task(self._keeper.wait(_CERTIFICATE_SECONDS_MAX))
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not waiting.done():
+            waiting.cancel()
+            return False
+        waiting.result()
+        return True
+
+    def _announce(self, ports: Mapping[str, int]) -> None:
+        if self._flags.address_file is not None:
+            durable.write(self._flags.address_file, json.dumps(ports).encode() + b"\n")
+        fields = {**ports, "identity": self._flags.identity, "pid": os.getpid()}
+        log.info("listening", extra={"fields": fields})
+
+    def _start(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Something that never ends but by being cancelled."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks[task] = name
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        """A part of us has ended: when nobody asked for that, the whole process does, and is started again."""
+        name = self._tasks.pop(task)
+        if task.cancelled():
+            return
+        error = task.exception() or RuntimeError(f"{name} ended by itself")
+        log.critical("a part has ended; leaving", extra={"fields": {"part": name}}, exc_info=error)
+        self._broken = self._broken or error
+        self._stopping.set()
+
+    async def _end_tasks(self) -> None:
+        running = tuple(self._tasks)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    # What happens ---------------------------------------------------------------------------------------------------
+
+    async def _reconcile(self) -> None:
+        """Every change of what is watched: compiled, pushed to whom it concerns, and then reported."""
+        async for reading in self._source.readings():
+            began = time.monotonic()
+            try:
+                changes = self._offers.take(reading)
+                compiled = time.monotonic()
+                self.telemetry.reconciled(compiled - began)
+                woken = await self._publisher.refresh({*changes.subjects, self._offers.prober})
+                self.telemetry.pushed(time.monotonic() - compiled)
+                self._reporter.changed(changes, reading.things)
+            except Exception:  # a bug that one object shows must not end the streams of all
+                self.telemetry.failed()
+                log.exception("a change was not used because of a bug; what was in force stays")
+            else:
+                fields = {"position": dict(reading.position), "woken": woken, "objects": len(reading.things)}
+                # Most readings are of statuses that we wrote ourselves.
+                log.log(logging.INFO if changes else logging.DEBUG, "in force", extra={"fields": fields})
+
+    def _mended(self) -> None:
+        self._start_once("mend", self._publisher.refresh())
+
+    def _start_once(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks[task] = name
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+
+    def _answered(self, ack: wire.Ack, seconds: float | None) -> None:
+        if seconds is not None:
+            self.telemetry.acknowledged(seconds, accepted=ack.ok)
+
+    def _exists(self, server: names.ServerId) -> bool:
+        return self._source.watched(("MCPServer", *server)) is not None
+
+    def _spread(self, digest: str) -> bool:
+        """Whether every connected proxy trusts the bundle of this digest."""
+        found = self._gathering.receipts().values()
+        return not self._gathering.settling and all(each.trust == digest for each in found if each.connected)
+
+    async def _trusted(self, bundle: str) -> None:
+        for kind in _WEBHOOKS:
+            await self._api.apply_ca_bundle(kind, self._flags.name, bundle)
+
+    def _holder(self) -> str:
+        found = self._elector.holder if self._elector is not None else None
+        return found.address if found is not None else ""
+
+    async def _may_see(self, caller: reviewer.Caller, namespace: str) -> bool:
+        return await self._api.may(
+            caller.username, caller.groups, verb="get", group=names.GROUP, resource="mcpservers",
+            subresource="proxystatus", namespace=namespace,
+        )  # fmt: skip
+
+    def _tell(self, event: events.Event) -> None:
+        if self.leading:
+            self._poster.add(event)

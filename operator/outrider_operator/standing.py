@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a replica stands: why it may not be sent anything yet, and the gauges of its metrics.
+
+Called by desk through controller, at each probe and each scrape. Asks the parts; keeps nothing itself, so that it cannot be stale.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+
+from outrider import compile as compiler
+from outrider_operator import desk, keeper, offers, publishing, reflector
+from outrider_operator.sources import kubernetes
+
+_GONE = (reflector.Reason.CRD_GONE, reflector.Reason.NOT_SERVED)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Standing:
+    """The parts that are asked. `admission` says why it is not served, ''; `leading` whether this replica holds the Lease."""
+
+    source: kubernetes.Source
+    offered: offers.Offers
+    publisher: publishing.Publisher
+    certificates: keeper.Keeper
+    inspection: compiler.Inspection
+    admission: Callable[[], str]
+    leading: Callable[[], bool]
+
+    def unready(self) -> desk.Reasons:
+        """A sentence for each reason. A list that only fails is none: running agents are better served by what was known."""
+        found = list(self.source.unready())
+        states = {name: each.state for name, each in self.source.reflectors.items()}
+        found += [f"{name}: {state.why}" for name, state in states.items() if state.reason in _GONE]
+        if not self.offered.ready and not found:
+            found.append("the first configuration is being compiled")
+        if not self.certificates.ready:
+            found.append(self.certificates.problem or "there is no certificate yet")
+        found += filter(None, [self.admission()])
+        if self.publisher.draining:
+            found.append("stopping")
+        return tuple(dict.fromkeys(found))
+
+    def gauges(self) -> Mapping[str, Mapping[str, float]]:
+        """As telemetry.GAUGES names them."""
+        reflectors, now = self.source.reflectors, time.time()
+        frozen = reflector.Phase.FROZEN
+        counts = collections.Counter(finding.reason.value for finding in self.inspection.all())
+        return {
+            "outrider_streams": {"": len(self.publisher.streams)},
+            "outrider_leader": {"": float(self.leading())},
+            "outrider_desired_config_info": {"": self.publisher.versions},
+            "outrider_frozen": {name: float(each.state.phase is frozen) for name, each in reflectors.items()},
+            "outrider_watch_last_event_age_seconds": {
+                name: max(0.0, now - each.last_event_at) for name, each in reflectors.items()
+            },
+            "outrider_watched_objects": {name: len(each.objects) for name, each in reflectors.items()},
+            "outrider_certificate_expiry_timestamp_seconds": self.certificates.expiries,
+            "outrider_findings": dict(counts),
+        }
