@@ -62,12 +62,23 @@ SNAPSHOTS = st.builds(
 POSITIONS = st.dictionaries(LABEL, COUNT, max_size=2)
 DIGESTS = st.text("0123456789abcdef", min_size=64, max_size=64)
 MESSAGES = (
-    st.builds(wire.Hello, epoch=COUNT, schema=COUNT)
+    st.builds(wire.Hello, epoch=COUNT, schema=COUNT, controller=TEXT, heartbeat_seconds=st.floats(0, 3600))
     | st.builds(wire.Unchanged, version=DIGESTS, position=POSITIONS)
     | st.builds(wire.Ping)
-    | st.builds(wire.GoAway, reason=TEXT)
+    | st.builds(wire.GoAway, reason=TEXT, spread_ms=st.integers(0, 600_000))
+    | st.builds(wire.Trust, bundle=TEXT)
+    | st.builds(wire.Trusted, digest=DIGESTS)
     | st.builds(wire.Behind)
-    | st.builds(wire.Ack, version=DIGESTS, position=POSITIONS, ok=st.booleans(), error=TEXT, path=TEXT)
+    | st.builds(
+        wire.Ack,
+        version=DIGESTS,
+        position=POSITIONS,
+        ok=st.booleans(),
+        error=TEXT,
+        path=TEXT,
+        source=TEXT,
+        generation=COUNT,
+    )
 )
 PLAIN = snapshot.Snapshot(
     epoch=1,
@@ -178,3 +189,21 @@ def test_an_offer_whose_version_is_not_its_digest_is_refused() -> None:
     with pytest.raises(wire.WireError) as caught:
         wire.decode(wire.encode(msgspec.structs.replace(good, version="0" * 64)))
     assert caught.value.path == "$.version"
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        (wire.Hello(epoch=7, schema=1), b'{"type":"hello","epoch":7,"schema":1}\n'),
+        (wire.GoAway(reason="bye"), b'{"type":"goaway","reason":"bye"}\n'),
+        (wire.Behind(), b'{"type":"behind"}\n'), (wire.Ping(), b'{"type":"ping"}\n'),
+        (wire.Unchanged(version="0" * 64, position={"a": 1}), b'{"type":"unchanged","version":"%s","position":{"a":1}}\n' % (b"0" * 64)),
+    ],
+    ids=range(5),
+)  # fmt: skip
+def test_what_a_reader_of_schema_1_is_told_has_no_field_that_it_does_not_know(message, line) -> None:
+    assert wire.encode(message) == line
+
+
+def test_a_bundle_is_called_the_same_whatever_blanks_are_around_it() -> None:
+    assert wire.bundle_digest(" \nPEM\n") == wire.bundle_digest("PEM") != wire.bundle_digest("OTHER")

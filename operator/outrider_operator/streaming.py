@@ -17,6 +17,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import msgspec
 from aiohttp import hdrs, web
 
 from outrider import snapshot, wire
@@ -216,16 +217,11 @@ class _Doors:
     async def _talk(self, line: writing.Line, one: publishing.Stream, held: _Held) -> None:
         publisher, manner = self._publisher, self._manner
         more = one.schema > 1
-        await line.send(
-            wire.encode(
-                wire.Hello(
-                    epoch=publisher.epoch,
-                    schema=one.schema,
-                    controller=manner.controller if more else "",
-                    heartbeat_seconds=manner.ping_seconds if more else 0.0,
-                )
-            )
-        )
+        hello = wire.Hello(epoch=publisher.epoch, schema=one.schema)
+        if more:
+            ours = {"controller": manner.controller, "heartbeat_seconds": manner.ping_seconds}
+            hello = msgspec.structs.replace(hello, **ours)
+        await line.send(wire.encode(hello))
         known, first = held.version, True
         while one.leaving is None:
             one.changed.clear()
