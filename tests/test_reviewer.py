@@ -92,8 +92,10 @@ class ApiServer:
             raise self.answer
         return self.answer
 
-    def reviewer(self):
-        return reviewer.TokenReviewer(self.ask, pod=self.pods.get, clock=lambda: self.now, wall=lambda: 1e9)
+    def reviewer(self, **more):
+        return reviewer.TokenReviewer(
+            self.ask, pod=self.pods.get, clock=lambda: self.now, wall=lambda: 1e9, **more
+        )
 
 
 def token(**claims):
@@ -238,3 +240,14 @@ def test_callers_of_the_api_are_people_and_their_audience_is_another() -> None:
     found, asked = asyncio.run(run())
     assert found == reviewer.Caller("jane", ("dev",))
     assert asked == [("t", "api.outrider.dev")]
+
+
+def test_the_prober_is_known_by_its_account_and_still_by_a_pod() -> None:
+    def found(answer, prober):
+        server = ApiServer(answer)
+        server.pods = {}
+        return asyncio.run(server.reviewer(prober=prober).review("t"))
+
+    assert found(GOOD, ("agents", "bot")) == PRINCIPAL
+    assert found(GOOD, ("agents", "other")).status == 401
+    assert found(dataclasses.replace(GOOD, pod="", pod_uid=""), ("agents", "bot")).status == 401

@@ -22,7 +22,7 @@ import aiohttp
 import msgspec
 from aiohttp import hdrs, web
 
-from outrider_operator import cluster, pods, receipts, reviewer, streaming
+from outrider_operator import cluster, keeper, pods, receipts, reviewer, streaming
 
 log = logging.getLogger("outrider.operator")
 
@@ -154,7 +154,7 @@ class Replicas:
             async with self._asked("POST", holder, summary) as answer:
                 text = await answer.text()
                 return "" if answer.status == 200 else f"{answer.status} {text[:200]}"
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, keeper.CertificateError) as error:
             return str(error) or type(error).__name__
 
     def _asked(self, method: str, holder: str, body: bytes | None = None) -> Any:
@@ -230,7 +230,7 @@ class Replicas:
                 if answer.status == 200:
                     return await answer.json(), ""
                 why = f"it answers {answer.status}"
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, keeper.CertificateError) as error:
             why = str(error) or type(error).__name__
         return self._rows(), f"the replica that collects receipts was not reached: {why}"
 

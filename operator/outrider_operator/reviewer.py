@@ -126,7 +126,8 @@ class TokenReviewer:
     """Sidecars and callers of the API, as the API server knows them.
 
     `pod` gives the injected pod of a uid, None when it is not known; `clock` counts seconds. An answer is used again for up to a
-    minute when it was good and for five seconds when it was not; the pod is looked up every time.
+    minute when it was good and for five seconds when it was not; the pod is looked up every time. Pods of `prober`, a ServiceAccount
+    of the operator's own namespace, are not injected and are let in too.
     """
 
     def __init__(
@@ -136,11 +137,13 @@ class TokenReviewer:
         pod: Callable[[str], pods.Pod | None],
         clock: Callable[[], float],
         wall: Callable[[], float],
+        prober: tuple[str, str] | None = None,
     ) -> None:
         self._ask = ask
         self._pod = pod
         self._clock = clock
         self._wall = wall
+        self._prober = prober
         self._known: OrderedDict[bytes, tuple[float, apiobjects.Review | None]] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[apiobjects.Review | None]] = {}
         self._turn = asyncio.Semaphore(_ASKED_AT_ONCE_MAX)
@@ -158,7 +161,7 @@ class TokenReviewer:
                 "the token is bound to no pod; kubelet's projected tokens are, `kubectl create token` makes others"
             )
         known = self._pod(found.pod_uid)
-        if known is None or known.subject != account:
+        if account != self._prober and (known is None or known.subject != account):
             return Refused(
                 f"pod {account[0]}/{found.pod} is not known here as injected (label {pods.INJECTED_LABEL}=true)"
             )
