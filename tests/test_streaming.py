@@ -40,14 +40,15 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served(folder, *, ping_seconds=15.0, streams_max=64):
+async def served(folder, *, ping_seconds=15.0, streams_max=64, on_report=None, **manner):
     reviewer.ensure(folder / "token")
     desk = laptop.Laptop(laptop.Counter(folder / "position.json"))
     who = reviewer.FileReviewer(folder / "token")
     app = streaming.application(
         desk.publisher,
         who,
-        manner=streaming.Manner(ping_seconds=ping_seconds, streams_max=streams_max),
+        manner=streaming.Manner(ping_seconds=ping_seconds, streams_max=streams_max, **manner),
+        on_report=on_report,
         elsewhere={"/v1/status": streaming.status_door(who, desk.status)},
     )
     transports = []
@@ -277,3 +278,83 @@ def test_there_is_a_bound_on_streams(tmp_path) -> None:
     status, body = asyncio.run(run())
     assert status == 503
     assert "streams are open" in body["error"]
+
+
+def test_a_replica_that_knows_nothing_yet_serves_no_stream_and_says_why(tmp_path) -> None:
+    async def run():
+        async with (
+            served(tmp_path, unready=lambda: "the objects have not been read yet") as one,
+            one.get() as answer,
+        ):
+            return answer.status, await answer.json()
+
+    assert asyncio.run(run()) == (503, {"error": "the objects have not been read yet; dial again"})
+
+
+def test_a_replica_is_told_of_the_position_that_it_lags_behind(tmp_path) -> None:
+    told = []
+
+    async def run():
+        async with served(tmp_path, catch_up=told.append) as one:
+            one.desk.publish(made(), ())
+            async with one.get(version="0" * 64, position='{"files":9}', epoch=str(one.desk.epoch)) as stream:
+                await heard(stream)
+                return await heard(stream)
+
+    assert isinstance(asyncio.run(run()), wire.Behind)
+    assert told == [{"files": 9}]
+
+
+def test_new_authorities_are_said_once_and_not_to_who_has_them_or_reads_schema_1(tmp_path) -> None:
+    async def run():
+        async with served(tmp_path, ping_seconds=0.2) as one:
+            one.desk.publisher.trust("PEM")
+            found = []
+            for query in ({}, {"trust": wire.bundle_digest("PEM")}, {"schema": "1"}):
+                async with one.get(**query) as stream:
+                    found.append([type(await heard(stream)) for _ in range(3)])
+            async with one.get(trust=wire.bundle_digest("PEM")) as stream:
+                await heard(stream)
+                one.desk.publisher.trust("NEWER")
+                found.append(await heard(stream))
+            return found
+
+    ping, hello = wire.Ping, wire.Hello
+    assert asyncio.run(run()) == [
+        [hello, wire.Trust, ping], [hello, ping, ping], [hello, ping, ping], wire.Trust(bundle="NEWER"),
+    ]  # fmt: skip
+
+
+def test_a_token_that_opens_nothing_any_more_ends_its_stream(tmp_path) -> None:
+    async def run():
+        async with served(tmp_path, review_seconds=0.05) as one, one.get() as stream:
+            await heard(stream)
+            (tmp_path / "token").write_text("n" * 64)
+            return await heard(stream)
+
+    last = asyncio.run(run())
+    assert isinstance(last, wire.GoAway)
+    assert "not accepted any more" in last.reason
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [(b"[1]", 200, "1 taken"), (b"", 400, "nothing in it"), (b"x" * (5 * 2**20), 413, "")],
+    ids=range(3),
+)
+def test_reports_are_taken_from_whoever_is_known_and_are_bounded(tmp_path, body, status, words) -> None:
+    def report(who, given):
+        assert who == reviewer.LAPTOP
+        if not given:
+            raise wire.WireError("", "nothing in it")
+        return b'"1 taken"'
+
+    async def run():
+        async with (
+            served(tmp_path, on_report=report) as one,
+            one.session.post(one.url + "/v1/config/report", data=body) as answer,
+        ):
+            return answer.status, await answer.text()
+
+    found, said = asyncio.run(run())
+    assert (found, words in said) == (status, True)
