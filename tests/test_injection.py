@@ -195,8 +195,13 @@ def test_operations_make_one_object_of_the_other(before: dict[str, Any], after: 
     assert _applied(before, patches.operations(before, after)) == after
 
 
-def test_a_merge_patch_says_only_what_differs() -> None:
-    before = {"a": 1, "b": {"c": 2, "gone": 3}, "list": [1]}
-    after = {"a": 1, "b": {"c": 4}, "list": [1, 2], "new": {}}
-    assert patches.merge(before, after) == {"b": {"c": 4, "gone": None}, "list": [1, 2], "new": {}}
-    assert patches.merge(after, after) == {}
+def test_operations_say_only_what_differs() -> None:
+    before = {"a": 1, "b": {"c/d": 2, "gone": 3}, "list": [1]}
+    after = {"a": 1, "b": {"c/d": 4}, "list": [1, 2], "new": {}}
+    assert patches.operations(before, after) == [
+        {"op": "remove", "path": "/b/gone"},
+        {"op": "replace", "path": "/b/c~1d", "value": 4},
+        {"op": "replace", "path": "/list", "value": [1, 2]},
+        {"op": "add", "path": "/new", "value": {}},
+    ]
+    assert patches.operations(after, after) == []

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What to change so that one JSON object becomes another: as a merge patch (RFC 7386) and as operations (RFC 6902).
+"""What to change so that one JSON object becomes another, as operations of RFC 6902.
 
-Called by admission, whose library speaks merge patches, and by `outrider inject`. Lists are replaced whole: nobody has to
-know where in a list something stood.
+Called by `outrider inject`, for people who want to read what the webhook would do. Lists are replaced whole.
 """
 
 from __future__ import annotations
@@ -11,20 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def merge(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """The merge patch; empty when nothing differs."""
-    made: dict[str, Any] = {name: None for name in before if name not in after}
-    for name, value in after.items():
-        old = before.get(name)
-        if name in before and old == value:
-            continue
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        made[name] = merge(old, value) if both else value  # type: ignore[arg-type]
-    return made
-
-
 def operations(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The same as a JSON Patch."""
+    """A JSON Patch; empty when nothing differs."""
     return list(_operations(before, after, ""))
 
 

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Admission outlives the API server, and kinds that are taken away and come back."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+
+from tests.kube import admitted, apiserver
+
+
+def test_admission_goes_on_after_the_api_server_was_away(
+    own_cluster: apiserver.Cluster, tmp_path: pathlib.Path
+) -> None:
+    own_cluster.install_crds()
+    inside = admitted.Admitted(own_cluster, tmp_path, "outages").start()
+    try:
+        own_cluster.stop_api()
+        time.sleep(25)  # longer than kopf tries any one request
+        own_cluster.start_api()
+        assert inside.thread.alive, inside.thread.problem
+        admitted.until(inside.injects, lambda: inside.thread.problem)
+        nudges(inside)
+        own_cluster.kubectl("delete", "crd", "mcpservers.outrider.dev")
+        time.sleep(5)
+        assert inside.injects(), "pods are admitted whether or not there are servers to call"
+        own_cluster._installed = False
+        own_cluster.install_crds()
+        if not inside.thread.alive:
+            inside.again()
+        nudges(inside)
+    finally:
+        inside.close()
+
+
+def nudges(inside: admitted.Admitted) -> None:
+    """Until a change is a nudge again: kopf's own watch comes back in its own time, and what a list shows it is none."""
+    server = {
+        "apiVersion": "outrider.dev/v1alpha1", "kind": "MCPServer", "metadata": {"name": "crm", "namespace": inside.space},
+        "spec": {"description": "Records", "endpoint": {"url": "https://crm.example/mcp"}},
+    }  # fmt: skip
+    inside.nudged.clear()
+
+    def changed() -> bool:
+        server["metadata"]["labels"] = {"at": str(time.monotonic_ns())}  # type: ignore[index]
+        inside.cluster.apply(server)
+        time.sleep(0.3)
+        return ("MCPServer", inside.space, "crm") in inside.nudged
+
+    admitted.until(changed, lambda: inside.thread.problem)
