@@ -101,7 +101,7 @@ def test_a_request_is_told_as_it_was_and_checked_again(home: pathlib.Path) -> No
         "detail      Ask crm-oncall.",
         'arguments   {"account_id":"001"}',
         "the same as now",
-        "The same call with today's files:",
+        "The same call today, with the files as they are now:",
         "Today: refused: Denied",
     ):
         assert text in ran.stdout

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hypothetical calls on a folder: files -> snapshot -> Bound -> decide, exactly as the proxy does it.
+"""Hypothetical calls on a folder or a cluster: objects -> snapshot -> Bound -> decide, exactly as the proxy does it.
 
 Called by can-i and explain. Spends nothing and calls nobody: budgets and rates count as unlimited, and what a server lists is
 what is known of it. Where it is not known, a name is taken for existing and the answer says so.
@@ -30,12 +30,22 @@ class Question:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """What no object says. `epoch` 0: not known; `loopback`: a laptop; `schemas` False: of tools only their names are known."""
+
+    epoch: int = 1
+    loopback: bool = True
+    schemas: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """The verdict on a question. `checked` False: it is not known what the server lists."""
+    """The verdict on a question. `checked` False: it is not known what the server lists; `schemas` False: only names are."""
 
     question: Question
     verdict: decision.Permit | decision.Refusal
     checked: bool
+    schemas: bool = True
 
     @property
     def assumed(self) -> str:
@@ -44,7 +54,7 @@ class Answer:
             return ""
         if self.question.arguments is None:
             return ASSUMED_ARGUMENTS
-        return "" if self.checked else UNCHECKED_ARGUMENTS
+        return "" if self.checked and self.schemas else UNCHECKED_ARGUMENTS
 
     @property
     def allowed(self) -> bool:
@@ -75,19 +85,24 @@ class Answer:
             "detail": detail,
             "would": list(self.verdict.would),
             "namesChecked": self.checked,
-            "argumentsChecked": self.checked and self.question.arguments is not None,
+            "argumentsChecked": self.checked and self.schemas and self.question.arguments is not None,
         }
 
 
 class Desk:
-    """Answers questions about one folder; compiles each workload once."""
+    """Answers questions about one world; compiles each workload once. `held`: what a laptop's proxy last accepted."""
 
     def __init__(
-        self, world: resources.World, *, definitions: folder.Definitions, held: folder.Held | None = None
+        self,
+        world: resources.World,
+        *,
+        definitions: folder.Definitions,
+        held: folder.Held | None = None,
+        place: Place | None = None,
     ) -> None:
         self.world = world
         self._definitions = definitions
-        self._epoch = held.snapshot.epoch if held else 1
+        self._place = place or Place(epoch=held.snapshot.epoch if held else 1)
         self._bridges = folder.bridges(world, held)
         self._bound: dict[tuple[str, str], tuple[bind.Bound, bind.Bound]] = {}
 
@@ -100,8 +115,8 @@ class Desk:
         return self._both(who)[0].snapshot
 
     def digest(self, who: tuple[str, str]) -> str:
-        """The version of that snapshot."""
-        return self._both(who)[0].digest
+        """The version of that snapshot; '' when a cluster's epoch is not known, and with it no version."""
+        return self._both(who)[0].digest if self._place.epoch else ""
 
     def ask(self, question: Question) -> Answer:
         """The verdict."""
@@ -110,7 +125,7 @@ class Desk:
         assert not isinstance(verdict, decision.Need), (
             "nothing is left to fetch: definitions stand in, units are unlimited"
         )
-        return Answer(question, verdict, checked)
+        return Answer(question, verdict, checked, self._place.schemas)
 
     def explain(self, question: Question) -> tuple[decide.Step, ...]:
         """Every check, in order, without stopping at the first objection."""
@@ -157,7 +172,11 @@ class Desk:
         found = self._bound.get(who)
         if found is None:
             made = compiler.snapshot(
-                self.world, *who, epoch=self._epoch, loopback=True, bridges=self._bridges
+                self.world,
+                *who,
+                epoch=self._place.epoch or 1,
+                loopback=self._place.loopback,
+                bridges=self._bridges,
             )
             whole = bind.bound(made, self._definitions)
             loose = {server: _without_schemas(listed) for server, listed in self._definitions.items()}

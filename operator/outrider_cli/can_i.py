@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`outrider can-i`: may this workload call this tool? Answered by the very function that enforces.
 
-Called by main. Works on a folder of files, offline: it calls no server and spends no budget. Exit 0 yes, 1 no; a batch exits 0
-when every line was answered. Refuses to guess at a line it cannot read.
+Called by main. Works on a folder of files, offline, or on a cluster through kubectl: it calls no server and spends no budget. Exit
+0 yes, 1 no; a batch exits 0 when every line was answered. Refuses to guess at a line it cannot read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from outrider import bind, call, decision, names
-from outrider_cli import asking, folder, output
+from outrider_cli import asking, folder, output, whence
 
 _FORMS = ("table", "json", "jsonl")
 _LINE_FIELDS = frozenset({"server", "tool", "as", "arguments"})
@@ -27,16 +27,15 @@ _LINE_FIELDS = frozenset({"server", "tool", "as", "arguments"})
     epilog="""\b
 Examples:
   outrider can-i call crm/salesforce query --as sa:sales-agents/quote-bot
-  outrider can-i --list --as sa:hr-agents/helper
+  outrider can-i --list --as sa:hr-agents/helper --cluster
   outrider can-i --batch calls.jsonl -o jsonl""",
 )
 @click.argument("what", nargs=-1, metavar="[call NS/SERVER TOOL]")
 @click.option(
     "--as", "who", metavar="sa:NS/NAME", help="The workload that asks (default: the settings' workload)."
 )
-@click.option("-f", "--folder", "path", default=".", show_default=True, help="Folder of the *.yaml files.")
 @click.option(
-    "--definitions", metavar="FILE", help="JSON of what servers list (default: as the proxy last saw it)."
+    "--definitions", metavar="FILE", help="JSON of what servers list (default: as they were last seen)."
 )
 @click.option(
     "--args", "arguments", metavar="JSON|@FILE", help="Arguments; left out, any that the tool accepts."
@@ -46,24 +45,23 @@ Examples:
     "--batch", metavar="FILE", help="Questions, one JSON object a line: server, tool, as, arguments."
 )
 @click.option("-o", "--output", "form", type=click.Choice(_FORMS), default="table", show_default=True)
+@whence.options
 @click.pass_context
-def command(
-    context: click.Context, /, *, path: str, definitions: str | None, form: str, **asked: Any
-) -> None:
-    """Reads the folder once and answers one question, a list or a batch."""
+def command(context: click.Context, /, *, definitions: str | None, form: str, **asked: Any) -> None:
+    """Reads the folder or cluster once and answers one question, a list or a batch."""
     kind = _kind(asked)
-    home = folder.at(path)
-    desk = asking.Desk(home.world(), definitions=folder.definitions(home, definitions), held=home.held())
+    source = whence.chosen(context, asked)
+    desk, _ = whence.desk(source, definitions)
     if kind == "batch":
         _batch(desk, asked["batch"], form)
         return
     who = folder.workload(desk.world, asked["who"])
     if kind == "list":
         server = _server(asked["what"][0]) if asked["what"] else None
-        _list(desk, who, server, form)
+        _list(desk, who, server, form=form, then=whence.unknown(source))
         return
     answer = desk.ask(question(asked["what"], who, asked["arguments"]))
-    _one(desk, answer, form)
+    _one(desk, answer, form=form, then=whence.unknown(source))
     context.exit(output.OK if answer.allowed else output.NO)
 
 
@@ -136,7 +134,7 @@ def _asked(desk: asking.Desk, what: asking.Question) -> dict[str, Any]:
     return {"server": str(what.server), "tool": what.tool, "as": f"sa:{desk.workload(what.workload)}"}
 
 
-def _one(desk: asking.Desk, answer: asking.Answer, form: str) -> None:
+def _one(desk: asking.Desk, answer: asking.Answer, *, form: str, then: str) -> None:
     found = {**_asked(desk, answer.question), **answer.as_json()}
     if form != "table":
         (output.as_json if form == "json" else output.as_line)(found)
@@ -153,7 +151,7 @@ def _one(desk: asking.Desk, answer: asking.Answer, form: str) -> None:
     elif answer.assumed:
         output.progress(f"Note: {answer.assumed}.")
     if not answer.checked:
-        output.progress(f"Note: {asking.UNCHECKED}. Give --definitions FILE, or run `outrider dev` once.")
+        output.progress(f"Note: {asking.UNCHECKED}. {then}")
 
 
 def because(answer: asking.Answer) -> list[str]:
@@ -177,7 +175,9 @@ def because(answer: asking.Answer) -> list[str]:
     return lines + [f"in Audit mode: {text}" for text in verdict.would]
 
 
-def _list(desk: asking.Desk, who: tuple[str, str], server: names.ServerId | None, form: str) -> None:
+def _list(
+    desk: asking.Desk, who: tuple[str, str], server: names.ServerId | None, *, form: str, then: str
+) -> None:
     targets = desk.listed(who, server)
     unknown = [each for each in desk.unknown(who) if server in (None, each)]
     if form == "table":
@@ -199,7 +199,7 @@ def _list(desk: asking.Desk, who: tuple[str, str], server: names.ServerId | None
         raise output.Stop(
             output.UNREACHABLE,
             "there is nothing to list from",
-            then="run `outrider dev -f DIR` once, or give --definitions FILE",
+            then=then[:1].lower() + then[1:].rstrip("."),
         )
 
 

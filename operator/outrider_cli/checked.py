@@ -45,7 +45,7 @@ def _assumed(answer: asking.Answer, target: bind.Target | None) -> dict[str, str
         found["tool_known"] = f"assumed: {asking.UNCHECKED}"
     if answer.question.arguments is None:
         found["arguments_fit"] = "assumed: no arguments were given"
-    elif not answer.checked:
+    elif not (answer.checked and answer.schemas):
         found["arguments_fit"] = "assumed: the tool's inputSchema is not known here"
     limits = [held.pool.limit for held in target.reservations] if target else []
     if any(limit.rate is not None for limit in limits):

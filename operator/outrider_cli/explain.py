@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`outrider explain`: every check behind a decision, with the objects and generations it looked at.
 
-Called by main. `explain REQUEST-ID` reads what happened from the journal and runs the same checks with today's files;
+Called by main. `explain REQUEST-ID` reads what happened from the journal and runs the same checks with what is there today;
 `explain call ...` is hypothetical. Refuses to pass today's answer off as the one given then: it names both and says whether the
 configuration is still the same.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from outrider import decision, names
-from outrider_cli import asking, attempts, can_i, checked, folder, output
+from outrider_cli import asking, attempts, can_i, checked, folder, output, recalled, whence
 
 _ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 _MEANINGS = {str(reason): reason.doc for reason in decision.Reason}
@@ -29,15 +29,15 @@ _MEANINGS = {str(reason): reason.doc for reason in decision.Reason}
     epilog="""\b
 Examples:
   outrider explain 01JD2M6Q6ZC4W2Q0G6X8T9R1AB
-  outrider explain call crm/salesforce delete_account --as sa:sales-agents/quote-bot""",
+  outrider explain call crm/salesforce delete_account --as sa:sales-agents/quote-bot
+  outrider explain 01JD2M6Q6ZC4W2Q0G6X8T9R1AB --pod sales-agents/quote-bot-0""",
 )
 @click.argument("what", nargs=-1, required=True, metavar="REQUEST-ID | call NS/SERVER TOOL")
 @click.option(
     "--as", "who", metavar="sa:NS/NAME", help="The workload that asks (default: the settings' workload)."
 )
-@click.option("-f", "--folder", "path", default=".", show_default=True, help="Folder of the *.yaml files.")
 @click.option(
-    "--definitions", metavar="FILE", help="JSON of what servers list (default: as the proxy last saw it)."
+    "--definitions", metavar="FILE", help="JSON of what servers list (default: as they were last seen)."
 )
 @click.option(
     "--args", "arguments", metavar="JSON|@FILE", help="Arguments; left out, any that the tool accepts."
@@ -46,38 +46,41 @@ Examples:
     "--journal", type=click.Path(path_type=pathlib.Path, file_okay=False), envvar="OUTRIDER_JOURNAL",
     help="The journal's folder itself (or set OUTRIDER_JOURNAL).",
 )  # fmt: skip
+@click.option("--pod", metavar="NS/NAME", help="In a cluster: the pod whose journal has the request.")
 @click.option(
     "-o", "--output", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
 )
+@whence.options
 @click.pass_context
-def command(context: click.Context, /, *, path: str, form: str, **asked: Any) -> None:
+def command(context: click.Context, /, *, form: str, **asked: Any) -> None:
     """Exit 0 when the call would be allowed today, 1 when not."""
-    home = folder.at(path)
+    asked["cluster_meant"] = asked["cluster_meant"] or asked["pod"] is not None
+    source = whence.chosen(context, asked)
     past = None
     if asked["what"][0] != "call":
-        past = _recorded(home, asked)
-    desk = asking.Desk(
-        home.world(), definitions=folder.definitions(home, asked["definitions"]), held=home.held()
-    )
+        past = _recorded(source, asked)
+    elif asked["pod"] is not None:
+        raise output.Stop(output.USAGE, "--pod goes with a request id", then="leave it out, or give the id")
+    desk, says = whence.desk(source, asked["definitions"])
     if past is not None:
         question = _again(past)
     else:
         who = folder.workload(desk.world, asked["who"])
         question = can_i.question(asked["what"], who, asked["arguments"])
-    found = checked.explained(desk, question)
+    found = checked.explained(desk, question) | {"from": says}
     if past is not None:
         found["recorded"] = _then(past, desk, question)
     if form == "json":
         output.as_json(found)
     else:
-        _show(found)
+        _show(found, whence.unknown(source))
     context.exit(output.OK if found["today"]["allowed"] else output.NO)
 
 
 # What happened ---------------------------------------------------------------------------------------------------------
 
 
-def _recorded(home: folder.Folder, asked: dict[str, Any]) -> dict[str, Any]:
+def _recorded(source: whence.Source, asked: dict[str, Any]) -> dict[str, Any]:
     """The newest attempt of this request id in the journal. Raises Stop when there is none."""
     if len(asked["what"]) != 1 or not _ID.fullmatch(asked["what"][0].upper()):
         raise output.Stop(
@@ -90,22 +93,23 @@ def _recorded(home: folder.Folder, asked: dict[str, Any]) -> dict[str, Any]:
             output.USAGE, "--as and --args go with `call`", why="the journal knows who called and with what"
         )
     wanted = asked["what"][0].upper()
-    under_way: dict[str, dict[str, Any]] = {}
+    if source.kube is not None and asked["journal"] is None:
+        if asked["pod"] is None:
+            raise output.Stop(
+                output.USAGE, "in a cluster every pod has a journal of its own",
+                then="name the pod that was answered with this id: --pod NAMESPACE/NAME",
+            )  # fmt: skip
+        return recalled.in_pod(source.kube, asked["pod"], wanted)
     try:
-        journal = attempts.place(home.path, asked["journal"])
-        found = [
-            row
-            for row in attempts.rows(attempts.Reader(journal).entries(), under_way)
-            if row.get("requestId") == wanted
-        ]
+        journal = attempts.place(source.home.path if source.home else pathlib.Path(), asked["journal"])
+        row = recalled.found(journal, wanted)
     except attempts.JournalUnreadable as error:
         raise output.Stop(output.UNREACHABLE, str(error)) from None
-    found += [row for row in under_way.values() if row.get("requestId") == wanted]
-    if not found:
+    if row is None:
         raise output.Stop(
             output.NO, f"no request {wanted} in {journal}", then="list them with `outrider audit search`"
         )
-    return found[-1]
+    return row
 
 
 def _again(past: dict[str, Any]) -> asking.Question:
@@ -162,20 +166,20 @@ def _then(past: dict[str, Any], desk: asking.Desk, question: asking.Question) ->
         "argumentsRerun": question.arguments is not None,
         "snapshot": version,
         "snapshotToday": now,
-        "sameConfiguration": version == now,
+        "sameConfiguration": version == now if now else None,
     }
 
 
 # For people ------------------------------------------------------------------------------------------------------------
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(found: dict[str, Any], then: str) -> None:
     if "recorded" in found:
         _show_recorded(found)
     today = found["today"]
     teams = ", ".join(found["teams"]) or "none"
     click.echo(f"{found['as']} (teams: {teams}) calls {found['server']} {output.printable(found['tool'])}")
-    click.echo(f"configuration {found['snapshot'][:12]}, from the files as they are now\n")
+    click.echo(f"configuration {found['snapshot'][:12] or '(version not known)'}, from {found['from']}\n")
     output.table(["CHECK", "", "WHAT IT FOUND"], [_check_row(step) for step in found["checks"]])
     if found["objects"]:
         click.echo()
@@ -190,7 +194,7 @@ def _show(found: dict[str, Any]) -> None:
     for text in today["would"]:
         click.echo(f"  in Audit mode: {output.printable(text)}")
     if not today["namesChecked"]:
-        output.progress(f"Note: {asking.UNCHECKED}. Give --definitions FILE, or run `outrider dev` once.")
+        output.progress(f"Note: {asking.UNCHECKED}. {then}")
 
 
 def _check_row(step: dict[str, Any]) -> list[str]:
@@ -229,12 +233,12 @@ def _show_recorded(found: dict[str, Any]) -> None:
         click.echo(f"  cost        {then['cost']}")
     for text in then["would"]:
         click.echo(f"  would       {output.printable(text)}")
-    same = (
-        "the same as now"
-        if then["sameConfiguration"]
-        else f"not today's, which is {then['snapshotToday'][:12]}"
-    )
+    same = {
+        True: "the same as now",
+        False: f"not today's, which is {then['snapshotToday'][:12]}",
+        None: "today's version is not known here: you may not see namespace kube-system",
+    }[then["sameConfiguration"]]
     click.echo(f"  decided on  configuration {then['snapshot'][:12] or '(none)'}, {same}")
     if not then["argumentsRerun"]:
         click.echo("  the journal lacks some of the arguments, so they are not checked again below")
-    click.echo("\nThe same call with today's files:\n")
+    click.echo(f"\nThe same call today, with {found['from']}:\n")

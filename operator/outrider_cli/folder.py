@@ -139,21 +139,40 @@ def workload(world: resources.World, text: str | None) -> tuple[str, str]:
 
 def definitions(folder: Folder, file: str | None) -> Definitions:
     """What servers list: of `file`, or as the running proxy saw it; empty when there is neither. Raises Stop."""
-    path = pathlib.Path(file) if file else folder.state / "definitions.json"
+    if file is not None:
+        return definitions_of(file)
+    path = folder.state / "definitions.json"
+    try:
+        with path.open("rb") as opened:
+            return _read(path, opened.read(DEFINITIONS_BYTES_MAX + 1))
+    except OSError:
+        return {}
+
+
+def definitions_of(file: str) -> Definitions:
+    """What servers list, of the file of `--definitions`; says what of it is left out. Raises Stop."""
+    path = pathlib.Path(file)
     try:
         with path.open("rb") as opened:
             content = opened.read(DEFINITIONS_BYTES_MAX + 1)
     except OSError as error:
-        if file is None:
-            return {}
         raise output.Stop(
             output.USAGE,
             f"--definitions {path} cannot be read",
             why=error.strerror or str(error),
-            then="name a file that is there, or leave --definitions out to use what `outrider dev` saw",
+            then="name a file that is there, or leave --definitions out to use what was seen last",
         ) from None
+    found = _read(path, content)
+    for server, listed in found.items():
+        for one in listed.dropped:  # what a proxy saw, it has reported itself
+            why = output.printable(one.detail) or one.reason.doc
+            output.progress(f"Note: {path}: {server} {output.printable(one.name)} is left out: {why}")
+    return found
+
+
+def _read(path: pathlib.Path, content: bytes) -> Definitions:
     try:
-        found = _definitions(content)
+        return _definitions(content)
     except (ValueError, RecursionError) as error:
         raise output.Stop(
             output.USAGE,
@@ -161,11 +180,6 @@ def definitions(folder: Folder, file: str | None) -> Definitions:
             why=str(error),
             then='write {"namespace/server": [tool, ...]} with tools as tools/list gives them',
         ) from None
-    for server, listed in found.items():
-        for one in listed.dropped if file else ():  # what the proxy saw, it has reported itself
-            why = output.printable(one.detail) or one.reason.doc
-            output.progress(f"Note: {path}: {server} {output.printable(one.name)} is left out: {why}")
-    return found
 
 
 def _definitions(content: bytes) -> dict[names.ServerId, catalog.Definitions]:

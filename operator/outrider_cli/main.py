@@ -22,6 +22,16 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "group",
         "Read the journal: what was called, what was refused, and whether anybody changed it.",
     ),
+    "proxy-status": (
+        "outrider_cli.proxy_status",
+        "command",
+        "Show what every sidecar enforces: exit 0 all in sync, 1 not.",
+    ),
+    "doctor": (
+        "outrider_cli.doctor",
+        "command",
+        "Look for what is wrong with an installation, or with a cluster before one.",
+    ),
     "version": ("outrider_cli.version", "command", "Say which version this is and what it speaks."),
 }
 """Name -> (module, attribute, one line of help)."""

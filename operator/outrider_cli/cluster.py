@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A cluster as can-i and explain see it: its objects, its settings, and what its servers were last seen to list.
+
+Read through kubectl with the user's rights. Refuses to make up what may not be read: without every policy there is no answer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from outrider import catalog, findings, manifests, names, resources
+from outrider_cli import kubectl, output
+
+PLURALS = ("mcpservers", "mcptoolpolicies", "mcpbudgets")
+TOOLS_LISTED_MAX = 500
+"""A status names so many tools; of a server with more, no name is unknown."""
+
+_ALL = ",".join(f"{plural}.{names.GROUP}" for plural in PLURALS)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class View:
+    """One reading of a cluster. `left_out`: objects that are not valid as they are; the operator may hold an earlier generation.
+
+    `epoch` 0: not known, so versions of snapshots cannot be compared.
+    """
+
+    world: resources.World
+    definitions: Mapping[names.ServerId, catalog.Definitions]
+    left_out: tuple[str, ...]
+    epoch: int
+    place: str
+
+
+def view(kube: kubectl.Kubectl) -> View:
+    """Reads everything that decisions depend on. Raises Stop."""
+    where = kube.where
+    chosen = _settings(kube)
+    raws = kube.items(_ALL, "-A", what="the servers, policies and budgets cannot be read")
+    found: dict[str, list[Any]] = {kind: [] for kind in ("MCPServer", "MCPToolPolicy", "MCPBudget")}
+    left_out, definitions = [], {}
+    for raw in sorted(raws, key=_name):
+        made = manifests.kubernetes_object(raw)
+        if isinstance(made, tuple):
+            namespace, name = _name(raw)
+            left_out.append(f"{raw.get('kind')} {namespace}/{name}: {made[0]}")
+            continue
+        found[str(raw["kind"])].append(resources.Placed(made))
+        if isinstance(made, resources.MCPServer) and (listed := _listed(raw)) is not None:
+            definitions[made.id] = listed
+    world = resources.World(
+        servers=tuple(found["MCPServer"]),
+        policies=tuple(found["MCPToolPolicy"]),
+        budgets=tuple(found["MCPBudget"]),
+        settings=chosen,
+        namespaces=_labels(kube) if chosen.team_from_namespace_label else {},
+    )
+    context = kube.context()
+    place = f"context {context}" if context else "this cluster"
+    return View(
+        world,
+        definitions,
+        tuple(left_out),
+        _epoch(kube, chosen),
+        f"{place}, {where.system_namespace}/{where.release}",
+    )
+
+
+def _settings(kube: kubectl.Kubectl) -> resources.Settings:
+    """The installation's settings. Raises Stop when they cannot be read or used."""
+    where = kube.where
+    name = f"{where.release}-settings"
+    what = f"the settings (ConfigMap {where.system_namespace}/{name}) cannot be read"
+    try:
+        held = kube.read("configmap", name, "-n", where.system_namespace, what=what)
+    except kubectl.Failed as failed:
+        if failed.kind is not kubectl.Kind.NOT_FOUND:
+            raise
+        raise output.Stop(
+            output.UNREACHABLE, what, why="there is none",
+            then="name the installation with --system-namespace and --release (`helm list -A` shows both)",
+        ) from None  # fmt: skip
+    read = manifests.settings(str((held.get("data") or {}).get("settings.yaml", "")))
+    if isinstance(read, tuple):
+        raise output.Stop(
+            output.UNREACHABLE, f"the settings in ConfigMap {name} cannot be used", why=str(read[0]),
+            then="correct them in the chart's values and `helm upgrade`; the operator stays on the ones before",
+        )  # fmt: skip
+    return read
+
+
+def _labels(kube: kubectl.Kubectl) -> dict[str, dict[str, str]]:
+    what = "the namespaces' labels, which name teams here, cannot be read"
+    found = kube.items("namespaces", what=what)
+    return {each["metadata"]["name"]: dict(each["metadata"].get("labels") or {}) for each in found}
+
+
+def _epoch(kube: kubectl.Kubectl, chosen: resources.Settings) -> int:
+    """As the operator makes it; 0 for somebody who may not see kube-system."""
+    try:
+        found = kube.read("namespace", "kube-system", what="the cluster's identity cannot be read")
+    except kubectl.Failed:
+        return 0
+    digest = hashlib.sha256(f"{found['metadata']['uid']}/{chosen.epoch}".encode()).digest()
+    return int.from_bytes(digest[:6], "big") or 1
+
+
+def _name(raw: Mapping[str, Any]) -> tuple[str, str]:
+    metadata = raw.get("metadata") or {}
+    return str(metadata.get("namespace", "")), str(metadata.get("name", ""))
+
+
+def _listed(raw: Mapping[str, Any]) -> catalog.Definitions | None:
+    """The names in an object's status, without their definitions; None when not all of them are there."""
+    status = raw.get("status") or {}
+    tools, count = status.get("tools"), status.get("toolCount")
+    if not isinstance(tools, list) or not isinstance(count, int) or count > len(tools):
+        return None
+    listed = [str(tool.get("name", "")) for tool in tools if isinstance(tool, Mapping)]
+    made = tuple(catalog.Definition(name, b"{}", None) for name in listed if names.is_tool_name(name))
+    dropped = tuple(
+        catalog.Dropped(name, findings.Reason.UNUSABLE_TOOL_NAME)
+        for name in listed
+        if not names.is_tool_name(name)
+    )
+    return catalog.Definitions(made, dropped)
