@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Admission as a part of a replica: what it needs of the others, and its thread's life.
+"""Admission as a part of a replica: what it needs of the others, and the life of its threads.
 
-Made by controller. Refuses to be called alive once its thread has ended: only a restart brings kopf back.
+Run by controller as one task. kopf looks at the API server once and gives up for good when it cannot, or is not known there for a
+moment; a thread that has ended is followed by another, and meanwhile `problem` says why nobody is admitted here.
 """
 
 from __future__ import annotations
@@ -9,19 +10,26 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib.metadata
+import logging
 import ssl
 from collections.abc import Callable
 
 from outrider import injection, resources
 from outrider_operator import access, admission, events, handlers
 
+log = logging.getLogger("outrider.operator")
+
 STOP_SECONDS_MAX = 5.0
-_POLL_SECONDS = 0.05
+AGAIN_SECONDS = 1.0
+AGAIN_SECONDS_MAX = 30.0
+"""Between the end of a thread and the next one: longer each time, until one has served."""
+
+_POLL_SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
-    """Where admission is served (port 0 lets the kernel choose), and where injected proxies dial."""
+    """Where admission is served, and where injected proxies dial. The port is kept for us: each thread binds it anew."""
 
     host: str
     port: int
@@ -41,49 +49,60 @@ class Parts:
 
 
 class Admitting:
-    """kopf's thread, once it was started."""
+    """kopf's thread, one after another. `again_seconds`: the first pause between two."""
 
-    def __init__(self, reached: access.Access, place: Place, parts: Parts) -> None:
+    def __init__(self, reached: access.Access, parts: Parts, *, again_seconds: float = AGAIN_SECONDS) -> None:
         self._reached = reached
-        self._place = place
         self._parts = parts
+        self._again_seconds = again_seconds
         self._thread: handlers.Thread | None = None
-
-    @property
-    def alive(self) -> bool:
-        """False when it has ended, which nobody but a restart can mend."""
-        return self._thread is None or self._thread.alive
+        self._ended = "admission is not served yet"
 
     @property
     def problem(self) -> str:
         """Why admission is not served; '' when it is."""
-        return "admission is not served yet" if self._thread is None else self._thread.problem
+        return self._ended if self._thread is None else self._thread.problem
 
-    async def start(self, context: ssl.SSLContext, *, stopping: asyncio.Event) -> int:
-        """Starts it; its port, once it has one. 0 when it ended first, or we are to stop."""
+    async def run(self, place: Place, context: ssl.SSLContext) -> None:
+        """Serves until cancelled, and then ends in order. To be called when the CRDs are there: kopf serves what it finds at its start."""
+        pause = self._again_seconds
+        try:
+            while True:
+                thread = self._thread = self._made(place, context)
+                thread.start()
+                if await self._served(thread):
+                    pause = self._again_seconds
+                self._thread, self._ended = None, f"{thread.problem}; it is started again"
+                log.info("admission is started again", extra={"fields": {"in_seconds": pause}})
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, AGAIN_SECONDS_MAX)
+        finally:
+            if self._thread is not None:
+                await self._thread.stop(STOP_SECONDS_MAX)
+
+    async def _served(self, thread: handlers.Thread) -> bool:
+        """Waits for its end; whether it had come to serve."""
+        served = False
+        while thread.alive:
+            served = served or thread.port != 0
+            await asyncio.sleep(_POLL_SECONDS)  # another thread's state wakes nobody here
+        return served
+
+    def _made(self, place: Place, context: ssl.SSLContext) -> handlers.Thread:
         parts = admission.Parts(
-            options=self._options,
+            options=lambda: self._options(place.operator_url),
             ca=self._parts.bundle,
             may=self._parts.may,
             post=self._parts.post,
             told=self._parts.told,
         )
         desk = admission.Desk(parts, asyncio.get_running_loop())
-        serving = handlers.Serving(context, self._place.host, self._place.port)
-        self._thread = handlers.Thread(self._reached, desk, serving=serving, nudge=self._parts.nudge)
-        self._thread.start()
-        while not self._thread.port and self._thread.alive and not stopping.is_set():  # noqa: ASYNC110 - another thread's
-            await asyncio.sleep(_POLL_SECONDS)
-        return self._thread.port
+        serving = handlers.Serving(context, place.host, place.port)
+        return handlers.Thread(self._reached, desk, serving=serving, nudge=self._parts.nudge)
 
-    async def stop(self) -> None:
-        """Lets it end in order."""
-        if self._thread is not None:
-            await self._thread.stop(STOP_SECONDS_MAX)
-
-    def _options(self) -> injection.Options | None:
+    def _options(self, operator_url: str) -> injection.Options | None:
         given = self._parts.settings()
         if given is None:
             return None
         version = importlib.metadata.version("outrider")
-        return admission.options(given.injection, operator_url=self._place.operator_url, version=version)
+        return admission.options(given.injection, operator_url=operator_url, version=version)

@@ -2,7 +2,8 @@
 """One replica of the control plane in a cluster: wires what watches, compiles, pushes, admits and reports.
 
 Called by main. Every replica does all of it but for one thing: the one that holds the Lease writes statuses and makes certificates.
-It ends on SIGTERM, after its streams were sent away, and when a part of it ends that never may: then only a restart helps.
+It ends on SIGTERM, after its streams were sent away, and when a part of it ends that never may: then only a restart helps. An API
+server that is away, or a certificate that is not there, ends nothing: it waits, and readiness says for what.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -28,6 +29,7 @@ from outrider_operator import (
     cluster,
     desk,
     durable,
+    endless,
     events,
     hearing,
     keeper,
@@ -53,11 +55,20 @@ log = logging.getLogger("outrider.operator")
 DRAIN_SECONDS = 5.0
 """Over this long the streams are sent away, so that they do not all dial the other replicas in one moment."""
 
+LINGER_SECONDS = 2.0
+"""Admission is served for this long after SIGTERM: until every node has heard that connections go elsewhere."""
+
 SERVICE_STREAM_PORT = 8443
 """Of the Service that the chart makes, whatever the port of a replica is."""
 
-_CERTIFICATE_SECONDS_MAX = 120.0
+_CERTIFICATE_SECONDS = 60.0
+"""How often the log repeats that there is no certificate."""
+
 _WEBHOOKS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
+
+
+class PartError(Exception):
+    """A part of the replica has ended that never may; the log has said why."""
 
 
 def main(flags: settings.Controller) -> int:
@@ -65,7 +76,7 @@ def main(flags: settings.Controller) -> int:
     writing.spare_memory()
     try:
         asyncio.run(_serve(flags))
-    except (access.AccessError, keeper.CertificateError, OSError) as error:
+    except (access.AccessError, keeper.CertificateError, OSError, PartError) as error:
         log.error("cannot go on", extra={"fields": {"why": str(error)}})  # noqa: TRY400 - a sentence, not a traceback
         return 1
     return 0
@@ -84,9 +95,9 @@ class Controller:
         self, flags: settings.Controller, reached: access.Access, session: aiohttp.ClientSession
     ) -> None:
         self._flags = flags
-        self._stopping = asyncio.Event()
-        self._tasks: dict[asyncio.Task[Any], str] = {}
-        self._broken: BaseException | None = None
+        self._parts = endless.Tasks()
+        self._read = asyncio.Event()
+        self._bug = ""
         self.telemetry = telemetry.Telemetry()
         self._api = cluster.Cluster(reached, instance=flags.identity)
         self._poster = events.Poster(events.posting(self._api))
@@ -111,12 +122,12 @@ class Controller:
             clock=time.monotonic,
             wall=time.time,
         )
-        self._writer = statuses.Writer(self._api.apply_status, wrote=self.telemetry.wrote)
+        self._writer = statuses.Writer(self._apply_status, wrote=self.telemetry.wrote)
         self._reporter = reporting.Reporter(
             self._compiled, self._known(), self._writer, self._poster, mended=self._mended
         )
         self._keeper = self._kept()
-        self._admission = admitting.Admitting(reached, self._place(), self._admitted())
+        self._admission = admitting.Admitting(reached, self._admitted())
         self._standing = standing.Standing(
             source=self._source,
             offered=self._offers,
@@ -124,6 +135,7 @@ class Controller:
             certificates=self._keeper,
             inspection=self._reporter.inspection,
             admission=lambda: self._admission.problem,
+            bug=lambda: self._bug,
             leading=lambda: self.leading,
         )
         self._elector: lease.Elector | None = None
@@ -141,11 +153,6 @@ class Controller:
             settling=lambda: self._gathering.settling,
             offer=self._offers.offer,
         )
-
-    def _place(self) -> admitting.Place:
-        flags = self._flags
-        url = f"https://{flags.name}.{flags.namespace}.svc:{SERVICE_STREAM_PORT}"
-        return admitting.Place(flags.listen, flags.webhook_port, operator_url=url)
 
     def _admitted(self) -> admitting.Parts:
         return admitting.Parts(
@@ -205,46 +212,48 @@ class Controller:
     # Running --------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serves until SIGTERM or SIGINT. Raises what a part of it failed with."""
+        """Serves until SIGTERM or SIGINT. Raises PartError when a part of it has ended."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
+            asyncio.get_running_loop().add_signal_handler(number, self._parts.stopping.set)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._api.close)
-            stack.push_async_callback(self._end_tasks)
+            stack.push_async_callback(self._parts.end)
             self.telemetry.watch(telemetry.States(self._standing.gauges))
-            bound = {
-                name: listening.bound(self._flags.listen, port)
-                for name, port in (("metrics", self._flags.metrics_port), ("stream", self._flags.stream_port))
-            }
+            bound = self._bound(stack)
             ports = {name: int(each.getsockname()[1]) for name, each in bound.items()}
             await self._desk(stack, bound["metrics"])
-            self._elect(ports["stream"])
-            self._start("source", self._source.run())
-            self._start("reconcile", self._reconcile())
-            self._start("certificates", self._keeper.run())
-            self._start("events", self._poster.run())
-            if not await self._certified():
-                return
-            await self._doors(stack, bound["stream"])
-            ports["webhook"] = await self._admission.start(self._keeper.context(), stopping=self._stopping)
-            stack.push_async_callback(self._admission.stop)
-            self._start("replicas", self._replicas.run())
-            self._start("reporter", self._reporter.run())
-            self._start("hearing", self._hearing.tidy(self._source.pods))
             self._announce(ports)
-            await self._stopping.wait()
-            log.info("stopping")
-            await self._publisher.drain(DRAIN_SECONDS if self._publisher.streams else 0.0)
-        if self._broken is not None:
-            raise self._broken
+            self._elect(ports["stream"])
+            self._parts.start("source", self._source.run())
+            self._parts.start("reconcile", self._reconcile())
+            self._parts.start("certificates", self._keeper.run())
+            self._parts.start("events", self._poster.run())
+            self._parts.start("reporter", self._reporter.run())
+            self._parts.start("hearing", self._hearing.tidy(self._source.pods))
+            if await self._parts.unless_stopped(self._certified()):
+                self._parts.start("replicas", self._replicas.run())
+                await self._doors(stack, bound["stream"])
+                self._parts.start("admission", self._admit(ports["webhook"]))
+                await self._parts.stopping.wait()
+                log.info("stopping")
+                await self._drain()
+        if self._parts.broken:
+            raise PartError(self._parts.broken)
+
+    def _bound(self, stack: contextlib.AsyncExitStack) -> Mapping[str, socket.socket]:
+        """Every port, before anything else is done: what cannot be had is said now."""
+        flags, made = self._flags, {}
+        asked = {"metrics": flags.metrics_port, "stream": flags.stream_port, "webhook": flags.webhook_port}
+        for name, port in asked.items():
+            made[name] = listening.bound(flags.listen, port, name)
+            stack.callback(made[name].close)
+        return made
 
     async def _desk(self, stack: contextlib.AsyncExitStack, bound: socket.socket) -> None:
         app = desk.application(
-            alive=lambda: self._broken is None and self._admission.alive,
-            unready=self._standing.unready,
-            render=self.telemetry.render,
+            alive=lambda: not self._parts.broken, unready=self._standing.unready, render=self.telemetry.render
         )
-        await listening.serve(stack, app, bound)
+        await listening.serve(stack, app, bound, "metrics")
 
     async def _doors(self, stack: contextlib.AsyncExitStack, bound: socket.socket) -> None:
         app = streaming.application(
@@ -252,13 +261,26 @@ class Controller:
             self._reviewer,
             manner=streaming.Manner(
                 controller=self._flags.identity,
-                unready=lambda: "" if self._offers.ready else "this replica has not read everything yet",
+                unready=self._standing.silent,
                 catch_up=self._source.catch_up,
             ),
             on_report=self._hearing.reported,
             elsewhere=self._replicas.doors,
         )
-        await listening.serve(stack, app, bound, self._keeper.context())
+        await listening.serve(stack, app, bound, "stream", self._keeper.context())
+
+    async def _admit(self, port: int) -> None:
+        """Admission, from the first configuration on: it refuses every pod before, and finds no CRDs."""
+        await self._read.wait()
+        flags = self._flags
+        url = f"https://{flags.name}.{flags.namespace}.svc:{SERVICE_STREAM_PORT}"
+        place = admitting.Place(flags.listen, port, operator_url=url)
+        await self._admission.run(place, self._keeper.context())
+
+    async def _drain(self) -> None:
+        """Everybody goes elsewhere. Readiness says so from now on."""
+        seconds = DRAIN_SECONDS if self._publisher.streams else 0.0
+        await asyncio.gather(self._publisher.drain(seconds), asyncio.sleep(LINGER_SECONDS))
 
     def _elect(self, stream_port: int) -> None:
         host, _, port = self._flags.advertise.rpartition(":")
@@ -271,58 +293,31 @@ class Controller:
             started=self._led,
             stopped=self._led,
         )
-        self._start("lease", self._elector.run())
+        self._parts.start("lease", self._elector.run())
 
     def _led(self) -> None:
         """Leadership has begun or ended."""
         if self.leading:
             self._gathering.begin()
-            self._writing = self._start("statuses", self._writer.run())
+            self._writing = self._parts.start("statuses", self._writer.run())
         elif self._writing is not None:
             self._writing.cancel()
         self._reporter.lead(self.leading)
         self._keeper.wake()
 
-    async def _certified(self) -> bool:
-        """Waits for a certificate, for without one there is nothing to serve; False when we are to stop before there is."""
-        waiting = asyncio.create_task(self._keeper.wait(_CERTIFICATE_SECONDS_MAX))
-        stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not waiting.done():
-            waiting.cancel()
-            return False
-        waiting.result()
-        return True
+    async def _certified(self) -> None:
+        """Waits for a certificate, for without one there is nothing to serve with."""
+        while not self._keeper.ready:
+            try:
+                await self._keeper.wait(_CERTIFICATE_SECONDS)
+            except keeper.CertificateError as error:
+                log.warning("nothing is served yet", extra={"fields": {"why": str(error)}})
 
     def _announce(self, ports: Mapping[str, int]) -> None:
         if self._flags.address_file is not None:
             durable.write(self._flags.address_file, json.dumps(ports).encode() + b"\n")
         fields = {**ports, "identity": self._flags.identity, "pid": os.getpid()}
         log.info("listening", extra={"fields": fields})
-
-    def _start(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Something that never ends but by being cancelled."""
-        task = asyncio.create_task(work, name=name)
-        self._tasks[task] = name
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        """A part of us has ended: when nobody asked for that, the whole process does, and is started again."""
-        name = self._tasks.pop(task)
-        if task.cancelled():
-            return
-        error = task.exception() or RuntimeError(f"{name} ended by itself")
-        log.critical("a part has ended; leaving", extra={"fields": {"part": name}}, exc_info=error)
-        self._broken = self._broken or error
-        self._stopping.set()
-
-    async def _end_tasks(self) -> None:
-        running = tuple(self._tasks)
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
 
     # What happens ---------------------------------------------------------------------------------------------------
 
@@ -337,21 +332,28 @@ class Controller:
                 woken = await self._publisher.refresh({*changes.subjects, self._offers.prober})
                 self.telemetry.pushed(time.monotonic() - compiled)
                 self._reporter.changed(changes, reading.things)
-            except Exception:  # a bug that one object shows must not end the streams of all
+            except Exception as error:  # a bug that one object shows must not end the streams of all
                 self.telemetry.failed()
+                self._bug = (
+                    f"a bug of ours keeps what was read from being used ({error!r}); the log says more"
+                )
                 log.exception("a change was not used because of a bug; what was in force stays")
             else:
+                self._bug = ""
+                self._read.set()
                 fields = {"position": dict(reading.position), "woken": woken, "objects": len(reading.things)}
                 # Most readings are of statuses that we wrote ourselves.
                 log.log(logging.INFO if changes else logging.DEBUG, "in force", extra={"fields": fields})
 
     def _mended(self) -> None:
-        self._start_once("mend", self._publisher.refresh())
+        """What was remembered was wrong, and is made anew: whoever was offered it is offered the other."""
+        self._parts.aside("mend", self._publisher.refresh())
 
-    def _start_once(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._tasks[task] = name
-        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+    async def _apply_status(self, kind: str, namespace: str, name: str, status: Mapping[str, Any]) -> None:
+        """Asks again whether we lead: this process may have stood still since the write was planned."""
+        if not self.leading:
+            raise cluster.ClusterError(0, "NotLeading", "another replica may lead by now")
+        await self._api.apply_status(kind, namespace, name, status)
 
     def _answered(self, ack: wire.Ack, seconds: float | None) -> None:
         if seconds is not None:

@@ -23,7 +23,14 @@ def application(
     """The application; `alive` is False when only a restart helps."""
 
     async def healthz(_request: web.Request) -> web.Response:
-        return _text(200, "ok") if alive() else _text(500, "a thread of ours has ended; restart")
+        return (
+            _text(200, "ok")
+            if alive()
+            else _text(
+                500,
+                "a part of this process has ended by a bug; it has to be started again, and the log says why",
+            )
+        )
 
     async def readyz(_request: web.Request) -> web.Response:
         why = unready()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What proxies report of servers, as bytes: from those connected here, and from the other replicas.
+"""What proxies report of servers: from those connected here, and from the other replicas.
 
 Made by controller; `streaming` brings reports, `replicas` carries what is new of them to the one that writes status. Refuses what
 does not read as a report; a summary of another version of us is left aside, for its receipts count all the same.
@@ -12,9 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-import msgspec
-
-from outrider import names, reports
+from outrider import names
 from outrider_operator import observations, pods, publishing, replicas, reviewer, sightings
 
 log = logging.getLogger("outrider.operator")
@@ -35,32 +33,26 @@ class Hearing:
 
     def reported(self, who: reviewer.Principal, body: bytes) -> bytes:
         """Takes a report; the answer says of which servers more is wanted. Raises WireError."""
-        report = reports.decode(body)
-        prober = who.subject == self._prober
-        reporter = sightings.Reporter(uid=who.uid, pod=f"{who.namespace}/{who.pod}", prober=prober)
-        return reports.encode(self._sightings.reported(reporter, report, now=time.time()))
+        reporter = sightings.Reporter(
+            uid=who.uid, pod=f"{who.namespace}/{who.pod}", prober=who.subject == self._prober
+        )
+        return self._sightings.received(reporter, body, now=time.time())
 
     def carried(self) -> replicas.Carried:
         """For the way to the replica that writes status."""
         return replicas.Carried(
-            summary=self._summary, merge=self._merge, revision=lambda: self._sightings.revision
+            summary=self._sightings.told,
+            merge=lambda replica, told: self._sightings.heard(replica, told, now=time.time()),
+            revision=lambda: self._sightings.revision,
         )
 
-    async def tidy(self, known: Callable[[], Mapping[str, pods.Pod]]) -> None:
+    async def tidy(
+        self, known: Callable[[], Mapping[str, pods.Pod]], *, seconds: float = TIDY_SECONDS
+    ) -> None:
         """Forgets what pods and servers said that are gone, until cancelled."""
         while True:
-            await asyncio.sleep(TIDY_SECONDS)
-            self._sightings.keep(known().keys(), now=time.time())
-
-    def _summary(self, since: int) -> tuple[bytes, int]:
-        made = self._sightings.summary(since)
-        return msgspec.json.encode(made), made.revision
-
-    def _merge(self, replica: str, summary: bytes) -> None:
-        try:
-            made = msgspec.json.decode(summary, type=sightings.Summary)
-        except msgspec.DecodeError as error:
-            fields = {"of": replica, "why": str(error)}
-            log.warning("what another replica heard was not understood", extra={"fields": fields})
-        else:
-            self._sightings.merge(replica, made, now=time.time())
+            await asyncio.sleep(seconds)
+            try:
+                self._sightings.keep(known().keys(), now=time.time())
+            except Exception:  # what is kept for too long harms less than a replica that ends
+                log.exception("what is gone was not forgotten because of a bug; the next time will do")

@@ -18,15 +18,18 @@ BACKLOG = 1024
 _SHUTDOWN_SECONDS = 3.0
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """A port of ours to which nobody can connect yet; 0 lets the kernel choose. Raises OSError."""
+def bound(host: str, port: int, what: str) -> socket.socket:
+    """A port of ours to which nobody can connect yet; 0 lets the kernel choose. `what` it is for. Raises OSError with a sentence.
+
+    Whoever binds it again before it listens may (a second socket of ours does): until then it is only kept from being chosen.
+    """
     made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
-    except OSError:
+    except OSError as error:
         made.close()
-        raise
+        raise OSError(_refused(host, port, what, error)) from None
     return made
 
 
@@ -34,12 +37,24 @@ async def serve(
     stack: contextlib.AsyncExitStack,
     app: web.Application,
     at: socket.socket,
+    what: str,
     context: ssl.SSLContext | None = None,
 ) -> None:
-    """Serves `app` there until `stack` is closed, over TLS with `context`."""
+    """Serves `app` there until `stack` is closed, over TLS with `context`. Raises OSError when somebody listens there by now."""
     runner = web.AppRunner(
         app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, handler_cancellation=True
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.SockSite(runner, at, ssl_context=context, backlog=BACKLOG).start()
+    try:
+        await web.SockSite(runner, at, ssl_context=context, backlog=BACKLOG).start()
+    except OSError as error:
+        host, port = at.getsockname()[:2]
+        raise OSError(_refused(host, port, what, error)) from None
+
+
+def _refused(host: str, port: int, what: str, error: OSError) -> str:
+    return (
+        f"{what}: {host} port {port} cannot be listened on ({error.strerror or error}); "
+        f"stop whoever has it, or choose another by --{what}-port or --listen"
+    )

@@ -6,8 +6,8 @@ Called by desk through controller, at each probe and each scrape. Asks the parts
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping
 
@@ -20,7 +20,11 @@ _GONE = (reflector.Reason.CRD_GONE, reflector.Reason.NOT_SERVED)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Standing:
-    """The parts that are asked. `admission` says why it is not served, ''; `leading` whether this replica holds the Lease."""
+    """The parts that are asked.
+
+    `admission` says why it is not served, ''; `bug` what kept the last change from being used, ''; `leading` whether this replica
+    holds the Lease.
+    """
 
     source: kubernetes.Source
     offered: offers.Offers
@@ -28,15 +32,14 @@ class Standing:
     certificates: keeper.Keeper
     inspection: compiler.Inspection
     admission: Callable[[], str]
+    bug: Callable[[], str]
     leading: Callable[[], bool]
 
     def unready(self) -> desk.Reasons:
         """A sentence for each reason. A list that only fails is none: running agents are better served by what was known."""
-        found = list(self.source.unready())
-        states = {name: each.state for name, each in self.source.reflectors.items()}
-        found += [f"{name}: {state.why}" for name, state in states.items() if state.reason in _GONE]
+        found = [*self.source.unready(), *self._gone()]
         if not self.offered.ready and not found:
-            found.append("the first configuration is being compiled")
+            found.append(self.bug() or "the first configuration is being compiled")
         if not self.certificates.ready:
             found.append(self.certificates.problem or "there is no certificate yet")
         found += filter(None, [self.admission()])
@@ -44,20 +47,32 @@ class Standing:
             found.append("stopping")
         return tuple(dict.fromkeys(found))
 
+    def silent(self) -> str:
+        """Why no new stream is served, as a sentence; '' when they are. Those that are open stay, with what was known."""
+        if not self.offered.ready:
+            return "this replica has not read everything yet"
+        return next(iter(self._gone()), "")
+
+    def _gone(self) -> list[str]:
+        """The kinds that are not the API server's any more: what a new proxy would be told of them may be long over."""
+        states = {name: each.state for name, each in self.source.reflectors.items()}
+        return [f"{name}: {state.why}" for name, state in states.items() if state.reason in _GONE]
+
     def gauges(self) -> Mapping[str, Mapping[str, float]]:
         """As telemetry.GAUGES names them."""
         reflectors, now = self.source.reflectors, time.time()
         frozen = reflector.Phase.FROZEN
-        counts = collections.Counter(finding.reason.value for finding in self.inspection.all())
         return {
             "outrider_streams": {"": len(self.publisher.streams)},
             "outrider_leader": {"": float(self.leading())},
             "outrider_desired_config_info": {"": self.publisher.versions},
             "outrider_frozen": {name: float(each.state.phase is frozen) for name, each in reflectors.items()},
             "outrider_watch_last_event_age_seconds": {
-                name: max(0.0, now - each.last_event_at) for name, each in reflectors.items()
+                # What was never heard is no age, and yet must not look like a fresh one.
+                name: max(0.0, now - each.last_event_at) if each.last_event_at else math.inf
+                for name, each in reflectors.items()
             },
             "outrider_watched_objects": {name: len(each.objects) for name, each in reflectors.items()},
             "outrider_certificate_expiry_timestamp_seconds": self.certificates.expiries,
-            "outrider_findings": dict(counts),
+            "outrider_findings": self.inspection.counts(),
         }
