@@ -37,7 +37,7 @@ def kubernetes_object(raw: Any) -> Resource | tuple[Problem, ...]:
         return (Problem("", 0, "apiVersion", "is none of ours.", (names.API_VERSION,)),)
     if kind not in allowed:
         return (Problem("", 0, "kind", "is none of ours.", allowed),)
-    value = {field: raw[field] for field in ("apiVersion", "kind", "spec") if field in raw}
+    value = {str(field): raw[field] for field in raw if field not in ("metadata", "status")}
     if "metadata" in raw:
         value["metadata"] = _metadata(raw["metadata"])
     made = _made("", kind, value, None)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from outrider.resources.budget import MCPBudget as MCPBudget
 from outrider.resources.crd import crds as crds
-from outrider.resources.field_policies import field_policies as field_policies
 from outrider.resources.policy import MCPToolPolicy as MCPToolPolicy
 from outrider.resources.schemas import schema as schema
 from outrider.resources.server import MCPServer as MCPServer
 from outrider.resources.settings import Settings as Settings
+from outrider.resources.unknown_fields import field_policies as field_policies
 from outrider.resources.world import KINDS as KINDS
 from outrider.resources.world import Placed as Placed
 from outrider.resources.world import World as World

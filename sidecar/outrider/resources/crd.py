@@ -2,7 +2,7 @@
 """The CustomResourceDefinitions, made of the models.
 
 Called by the operator's `crds` module, which writes `crds/`, and by the test that they are fresh. Refuses (by assertion)
-what a structural schema cannot hold. Objects of the spec keep unknown fields: `field_policies` refuses them by name, where
+what a structural schema cannot hold. Objects of the spec keep unknown fields: `unknown_fields` refuses them by name, where
 dropping them would turn a typo into another meaning.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from outrider import names
-from outrider.resources import fields, kinds, schemas, status
+from outrider.resources import fields, forms, kinds, schemas, status
 
 _DROPPED = (
     "title",
@@ -79,17 +79,22 @@ def _columns(kind: kinds.Kind) -> list[dict[str, Any]]:
 
 def _whole(kind: kinds.Kind) -> dict[str, Any]:
     model = schemas.schema(kind.name)
-    label = {"type": "string", "maxLength": 63, "pattern": fields.LABEL_PATTERN}
+    # An object's name is half of a rule's or a server's name everywhere: a label, not just any DNS name.
+    named = {
+        "rule": fields.matches("self.metadata.name", fields.LABEL_PATTERN),
+        "message": f"must be {forms.FORMS[fields.LABEL_PATTERN]}",
+        "fieldPath": ".metadata.name",
+    }
     return {
         "type": "object",
         "description": model["description"],
         _UNKNOWN_KEPT: True,
         "required": ["spec"],
+        "x-kubernetes-validations": [named],
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
-            # An object's name is half of a rule's or a server's name everywhere: a label, not just any DNS name.
-            "metadata": {"type": "object", "properties": {"name": label}},
+            "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 63}}},
             "spec": _structural(model["properties"]["spec"], in_list=False),
             "status": status.schema(kind.name),
         },
@@ -105,6 +110,8 @@ def _structural(node: dict[str, Any], *, in_list: bool) -> dict[str, Any]:
     if "const" in node:
         made["enum"] = [node["const"]]
         made["type"] = "boolean" if isinstance(node["const"], bool) else "string"
+    if node.get("pattern") not in (None, fields.ACCOUNT_PATTERN):
+        _in_words(made)
     if "properties" in node:
         made[_UNKNOWN_KEPT] = True
         kept = {
@@ -126,6 +133,16 @@ def _structural(node: dict[str, Any], *, in_list: bool) -> dict[str, Any]:
     if default is not None and not in_list and default != []:
         made["default"] = default
     return made
+
+
+def _in_words(made: dict[str, Any]) -> None:
+    """A pattern as a CEL rule: the API server would quote the expression to people, and this says what it allows.
+
+    Not the one of ServiceAccounts: in lists within lists it would cost more than an API server allows.
+    """
+    pattern = made.pop("pattern")
+    rule = {"rule": fields.matches("self", pattern), "message": f"must be {forms.FORMS[pattern]}"}
+    made["x-kubernetes-validations"] = [rule, *made.get("x-kubernetes-validations", ())]
 
 
 def _default_parents(made: dict[str, Any], given: dict[str, Any], required: set[str]) -> None:

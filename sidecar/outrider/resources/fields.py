@@ -54,6 +54,12 @@ def needed_in_cluster(field: str) -> pydantic.ConfigDict:
     return pydantic.ConfigDict(json_schema_extra={"x-outrider-crd-required": [field]})
 
 
+def matches(subject: str, pattern: str) -> str:
+    """CEL: whether `subject` (CEL of a text) fits an RE2 pattern."""
+    quoted = pattern.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{subject}.matches('{quoted}')"
+
+
 def checked(*rules: tuple[str, str]) -> pydantic.config.JsonDict:
     """The schema part by which the API server checks (CEL rule, message) pairs, with nobody of ours awake.
 

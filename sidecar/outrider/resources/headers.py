@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from outrider.resources.fields import matches
+
 _RESERVED = frozenset(
     {
         "accept", "accept-encoding", "connection", "date", "expect", "forwarded", "host", "http2-settings", "keep-alive",
@@ -32,30 +34,25 @@ _UUID = re.compile(_UUID_PATTERN, re.IGNORECASE)
 _RANDOM = re.compile(_RANDOM_PATTERN)
 
 
-def _matches(subject: str, pattern: str) -> str:
-    quoted = pattern.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{subject}.matches('{quoted}')"
-
-
 _OURS = "^(" + "|".join([*(f"{name}$" for name in sorted(_RESERVED)), *_RESERVED_PREFIXES]) + ")"
 _LOOKS_SECRET = (
-    f"{_matches('self[k]', f'(?i){_TELLING_VALUE_PATTERN}')} || ({_matches('self[k]', f'^{_RANDOM_PATTERN}$')}"
-    f" && !{_matches('self[k]', f'(?i)^{_UUID_PATTERN}$')} && {_matches('self[k]', '[0-9]')}"
-    f" && ({_matches('self[k]', f'(?i)^{_HEX_PATTERN}$')}"
-    f" || ({_matches('self[k]', '[a-z]')} && {_matches('self[k]', '[A-Z]')})))"
+    f"{matches('self[k]', f'(?i){_TELLING_VALUE_PATTERN}')} || ({matches('self[k]', f'^{_RANDOM_PATTERN}$')}"
+    f" && !{matches('self[k]', f'(?i)^{_UUID_PATTERN}$')} && {matches('self[k]', '[0-9]')}"
+    f" && ({matches('self[k]', f'(?i)^{_HEX_PATTERN}$')}"
+    f" || ({matches('self[k]', '[a-z]')} && {matches('self[k]', '[A-Z]')})))"
 )
 
 RULES = (
     (
-        f"self.all(k, {_matches('k', f'^{_NAME_PATTERN}$')})",
+        f"self.all(k, {matches('k', f'^{_NAME_PATTERN}$')})",
         "a header's name is letters, digits and !#$%&'*+.^_`|~- only, at most 64",
     ),
     (
-        f"self.all(k, !{_matches('k.lowerAscii()', _OURS)})",
+        f"self.all(k, !{matches('k.lowerAscii()', _OURS)})",
         "one of these headers is the proxy's own to set (framing, hops, MCP's own); remove it",
     ),
     (
-        f"self.all(k, !{_matches('k.lowerAscii()', _TELLING_NAME_PATTERN)})",
+        f"self.all(k, !{matches('k.lowerAscii()', _TELLING_NAME_PATTERN)})",
         "one of these is the name of a secret; list it under credentials instead",
     ),
     (

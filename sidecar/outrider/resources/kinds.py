@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the API server is told of each kind besides its fields: names, columns, and which revision of the schemas it is.
 
-Called by crd and field_policies. Plain values; it refuses nothing.
+Called by crd and unknown_fields. Plain values; it refuses nothing.
 """
 
 from __future__ import annotations

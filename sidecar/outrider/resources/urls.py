@@ -18,7 +18,7 @@ PATH_PATTERN = r"^/[\x21\x24-\x3e\x40-\x5b\x5d\x5f\x61-\x7a\x7e]*$"
 
 _PORT = "int(url(self).getPort())"
 _READABLE = (
-    f"isURL(self) && (url(self).getPort() == '' || ({_PORT} > 0 && {_PORT} < 65536))"
+    f"isURL(self) && url(self).getHostname() != '' && (url(self).getPort() == '' || ({_PORT} > 0 && {_PORT} < 65536))"
     " && !self.matches('^https?://[.-]') && !self.matches('^https?://[^/?]*[.][.]')"
 )
 RULE = (
