@@ -83,3 +83,13 @@ def test_no_token_or_two_are_refused_and_the_scheme_is_case_insensitive() -> Non
     assert reason(HOST) is decision.Reason.LOCAL_AUTH_REFUSED
     assert reason(HOST, TOKEN, TOKEN) is decision.Reason.LOCAL_AUTH_REFUSED
     assert reason(HOST, (b"authorization", b"bearer s3cret")) is None
+
+
+def test_where_no_token_is_asked_host_and_origin_still_are() -> None:
+    door = caller.Guard(None)
+    assert door.objection((HOST,)) is None
+    assert door.objection((HOST, (b"authorization", b"Basic whatever"))) is None
+    for headers in (((b"host", b"evil.example"),), (HOST, (b"origin", b"https://evil.example")), ()):
+        found = door.objection(headers)
+        assert found is not None
+        assert found.reason is decision.Reason.HOST_REFUSED

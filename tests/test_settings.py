@@ -27,6 +27,7 @@ def test_what_is_said_is_what_is_used() -> None:
         "--ca-file", "/ca", "--memory", "/m", "--port", "0", "--admin-port", "9", "--role", "prober",
         "--admin-host", "10.0.0.7", "--address-file", "/a", "--agent-token-file", "/x", "--allowed-host", "Proxy.Example",
         "--allowed-host", "b:80", "--calls-max", "5", "--body-bytes-max", "6", "--journal-bytes-max", "7", "--log-level", "debug",
+        "--local-auth", "socket:1000", "--agent-dir", "/etc/outrider",
     ]  # fmt: skip
     chosen = settings.parse([*NEEDED, *more])
     assert chosen == settings.Settings(
@@ -34,7 +35,31 @@ def test_what_is_said_is_what_is_used() -> None:
         ca_file=pathlib.Path("/ca"), memory=pathlib.Path("/m"), role="prober", port=0, admin_host="10.0.0.7", admin_port=9,
         address_file=pathlib.Path("/a"), agent_token_file=pathlib.Path("/x"), allowed_hosts=frozenset({b"proxy.example", b"b:80"}),
         calls_max=5, body_bytes_max=6, journal_bytes_max=7, log_level="debug",
+        local_auth=settings.LocalAuth(settings.Way.SOCKET, 1000), agent_dir=pathlib.Path("/etc/outrider"),
     )  # fmt: skip
+
+
+def test_an_agent_is_known_by_a_token_unless_something_else_is_said() -> None:
+    assert settings.parse(NEEDED).local_auth == settings.LocalAuth(settings.Way.TOKEN)
+    assert settings.parse(NEEDED).agent_dir is None
+    assert settings.parse([*NEEDED, "--local-auth=open"]).local_auth == settings.LocalAuth(settings.Way.OPEN)
+
+
+@pytest.mark.parametrize(
+    "way", ["", "Open", "socket", "socket:", "socket:root", "socket:-1", "token:5", "socket:12345678901"]
+)
+def test_a_way_to_know_an_agent_that_does_not_exist_is_refused_with_those_that_do(
+    way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        settings.parse([*NEEDED, "--agent-dir", "/a", f"--local-auth={way}"])
+    assert "open, token, or socket: with the agent's uid" in capsys.readouterr().err
+
+
+def test_a_socket_needs_a_folder_to_be_made_in(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        settings.parse([*NEEDED, "--local-auth=socket:1000"])
+    assert "a socket needs --agent-dir" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

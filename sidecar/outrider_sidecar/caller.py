@@ -20,16 +20,19 @@ _LOOPBACK = (b"127.0.0.1", b"localhost", b"[::1]")
 class Guard:
     """`hosts` are further names this proxy may be called by (`allowedHosts`), lower case, with or without a port.
 
-    `token` is the local-auth token. Origins are accepted on loopback only, any port: browsers' inspectors on a laptop.
+    `token` is the local-auth token; None asks for none, where loopback is the agent's alone or the kernel has said who calls.
+    Origins are accepted on loopback only, any port: browsers' inspectors on a laptop.
     """
 
-    token: bytes
+    token: bytes | None
     hosts: frozenset[bytes] = frozenset()
 
     def objection(self, headers: exchange.Headers) -> decision.Objection | None:
         """None when the caller may go on. Constant time in the token."""
         if not self._host_fits(headers) or not self._origin_fits(headers):
             return decision.Objection(decision.Reason.HOST_REFUSED, visible=True)
+        if self.token is None:
+            return None
         given = _values(headers, b"authorization")
         scheme, _, value = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
         if scheme.lower() != b"bearer" or not hmac.compare_digest(value.strip(), self.token):

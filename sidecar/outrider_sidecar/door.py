@@ -12,19 +12,18 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import pathlib
+import socket
 from collections.abc import Callable
 from typing import cast
 
 import aiohttp
 from aiohttp import web
 
-from outrider_sidecar import exchange, listening, places, replies
+from outrider_sidecar import exchange, framing, listening, places, replies
 
 _LOG = logging.getLogger("outrider")
 
-_FRAMING_NAMES = frozenset(
-    (b"content-length", b"transfer-encoding", b"upgrade", b"expect", b"content-encoding")
-)
 _LINGER_SECONDS = 2.0
 _READ_BYTES = 65_536
 _LINE_BYTES_MAX = 16_384
@@ -92,8 +91,9 @@ class _Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.wire = cast("asyncio.Transport", transport)
         self._blocked_since = self.head_since = self.loop.time()
-        if not self.door.enter(self, self.head_since):
-            self.wire.write(replies.whole(503, "too many connections"))
+        refused = self.door.enter(self, self.head_since)
+        if refused is not None:
+            self.wire.write(replies.whole(*refused))
             self._force_close = True
             self.wire.close()
             return
@@ -181,10 +181,11 @@ class _Connection(web.RequestHandler):
 
 
 class Door:
-    """An open door: `port` is what it listens on. Made by `serve`, closed once."""
+    """An open door: `port` is what it listens on, 0 for a Unix socket, on which only `uid` is let in. Closed once."""
 
-    def __init__(self, pipeline: exchange.Pipeline, limits: DoorLimits) -> None:
+    def __init__(self, pipeline: exchange.Pipeline, limits: DoorLimits, *, uid: int | None = None) -> None:
         self.limits = limits
+        self.uid = uid
         self.draining = False
         self.port = 0
         self._pipeline = pipeline
@@ -199,16 +200,15 @@ class Door:
         self._sweep_seconds = min(1.0, max(0.02, slowest / 4))
         self._sweeper = self._loop.call_later(self._sweep_seconds, self._sweep)
 
-    async def listen(self, host: str, port: int) -> None:
-        """Raises OSError when the address cannot be bound."""
+    async def listen(self, ours: socket.socket) -> None:
+        """On a socket that is bound."""
         listening.raise_descriptors(self.limits.connections + listening.SPARE_DESCRIPTORS)
-        ours = listening.bound(host, port)
         self._listener = await self._loop.create_server(
             lambda: _Connection(self, self._server, self._loop), sock=ours, backlog=_ACCEPTED_AT_ONCE
         )
         # asyncio has one number for how many wait and how many come in at once.
         ours.listen(listening.BACKLOG)
-        self.port = ours.getsockname()[1]
+        self.port = 0 if ours.family == socket.AF_UNIX else ours.getsockname()[1]
 
     async def close(self, drain_seconds: float) -> None:
         """Stops accepting, lets answers under way end for at most `drain_seconds`, then cuts what is left."""
@@ -235,8 +235,10 @@ class Door:
             self._changed.clear()
             await self._changed.wait()
 
-    def enter(self, connection: _Connection, now: float) -> bool:
-        """False when there are too many connections and all of them have a request under way."""
+    def enter(self, connection: _Connection, now: float) -> tuple[int, str] | None:
+        """None for a connection that may stay; a refusal when it is a stranger's, or too many have a request under way."""
+        if listening.stranger(connection.wire, self.uid):
+            return 403, "this socket is another user's"
         has_place, leaving = self._connections.enter(connection)
         if leaving is not None:
             leaving.evict()
@@ -244,7 +246,7 @@ class Door:
             self._warned = now
             most = self.limits.connections
             _LOG.warning("more than %d connections at once: the oldest that ask nothing are closed", most)
-        return has_place
+        return None if has_place else (503, "too many connections")
 
     def leave(self, connection: _Connection) -> None:
         self._connections.leave(connection)
@@ -265,7 +267,7 @@ class Door:
             http10=request.version < aiohttp.HttpVersion11,
             bodyless=request.method == "HEAD",
             unread=lambda: not request.content.is_eof(),
-            closing=_wants_close(request, headers),
+            closing=framing.wants_close(request, headers),
         )
         if connection.wire is None:
             reply.lost()
@@ -292,7 +294,7 @@ class Door:
         self, request: web.BaseRequest, headers: exchange.Headers, reply: replies.Answer
     ) -> None:
         connection, received = cast("_Connection", request.protocol), self._loop.time()
-        refused = _refuse_framing(headers)
+        refused = framing.refusal(headers)
         if refused is not None and refused[0] == 400:
             # After ambiguous framing nobody knows where the next request begins.
             reply.closing = True
@@ -364,37 +366,14 @@ async def serve(
 ) -> Door:
     """Opens the door; port 0 lets the kernel choose. Raises OSError when the address cannot be bound."""
     door = Door(pipeline, limits or DoorLimits())
-    await door.listen(host, port)
+    await door.listen(listening.bound(host, port))
     return door
 
 
-def _refuse_framing(headers: exchange.Headers) -> tuple[int, str] | None:
-    """What aiohttp's strict parser leaves to us: (status, text) of a request whose body cannot be read safely."""
-    named: dict[bytes, list[bytes]] = {}
-    for name, value in headers:
-        if name in _FRAMING_NAMES:
-            named.setdefault(name, []).append(value.strip().lower())
-    if not named:
-        return None
-    coding, length = named.get(b"transfer-encoding"), named.get(b"content-length")
-    ambiguous = coding is not None and (coding != [b"chunked"] or length is not None)
-    if ambiguous or (length is not None and (len(length) > 1 or not length[0].isdigit())):
-        return 400, "malformed HTTP request"
-    if any(b"websocket" in value for value in named.get(b"upgrade", ())):
-        return 400, "protocol upgrades are not supported here"
-    if any(value != b"100-continue" for value in named.get(b"expect", ())):
-        return 417, "an expectation that is not supported here"
-    if any(value not in (b"", b"identity") for value in named.get(b"content-encoding", ())):
-        return 415, "send the body without Content-Encoding"
-    return None
-
-
-def _wants_close(request: web.BaseRequest, headers: exchange.Headers) -> bool:
-    # An offered upgrade is ignored, but what such a client sends next is not certain to be HTTP/1.1.
-    return (
-        any(
-            name == b"upgrade" or (name == b"connection" and b"close" in value.lower())
-            for name, value in headers
-        )
-        or request.method == "CONNECT"
-    )
+async def serve_unix(
+    pipeline: exchange.Pipeline, *, path: pathlib.Path, uid: int, limits: DoorLimits | None = None
+) -> Door:
+    """Opens the door as a Unix socket, for processes of one uid. Raises OSError when it cannot be bound."""
+    door = Door(pipeline, limits or DoorLimits(), uid=uid)
+    await door.listen(listening.unix(path))
+    return door

@@ -27,6 +27,7 @@ from outrider import bind, budgets, catalog, decide, names, snapshot
 from outrider_sidecar import (
     addresses,
     admin,
+    agentfiles,
     attempt,
     caller,
     credentials,
@@ -95,6 +96,9 @@ class Proxy:
             clock=loop.time,
         )
         self._lists = lists.Lists(fetch=self._servers.listing, observed=self._observed, clock=loop.time)
+        self._local_token = (
+            _token(chosen.agent_token_file) if chosen.local_auth.way is settings.Way.TOKEN else None
+        )
         self._pipeline = self._wired(lender)
         self._telemetry.streams.set_function(lambda: self._pipeline.streams)
         self._telemetry.add(telemetry.Gauges(self._pools, self._counts))
@@ -124,7 +128,7 @@ class Proxy:
                 spawn=self._spawn,
             ),
             pipeline.Gate(
-                guard=caller.Guard(_token(chosen.agent_token_file), chosen.allowed_hosts),
+                guard=caller.Guard(self._local_token, chosen.allowed_hosts),
                 sealer=sessions.Sealer(
                     _key(chosen.memory / "session-key"), entropy=os.urandom, wall=time.time
                 ),
@@ -143,8 +147,9 @@ class Proxy:
             loop.add_signal_handler(number, self._stopping.set)
         self._journal.start()
         await self._config.restore()
-        limits = door.DoorLimits(body_bytes=self._chosen.body_bytes_max)
-        front = await door.serve(self._pipeline, host="127.0.0.1", port=self._chosen.port, limits=limits)
+        front = await self._opened()
+        if self._chosen.agent_dir is not None:
+            agentfiles.write(self._chosen.agent_dir, port=front.port, token=self._local_token)
         desk = await admin.serve(
             host=self._chosen.admin_host,
             port=self._chosen.admin_port,
@@ -156,6 +161,7 @@ class Proxy:
             addresses.own(host, port)
             for host in ("127.0.0.1", "::1", self._chosen.admin_host)
             for port in (front.port, desk.port)
+            if port
         )
         if self._chosen.address_file is not None:
             files.write(
@@ -176,6 +182,15 @@ class Proxy:
         await self._upstream.close()
         await desk.close()
         self._journal.close()
+
+    async def _opened(self) -> door.Door:
+        """Where agents come in: a port of loopback, or a socket for one uid."""
+        limits = door.DoorLimits(body_bytes=self._chosen.body_bytes_max)
+        local, folder = self._chosen.local_auth, self._chosen.agent_dir
+        if local.way is settings.Way.SOCKET and folder is not None:
+            path = folder / agentfiles.SOCKET
+            return await door.serve_unix(self._pipeline, path=path, uid=local.uid, limits=limits)
+        return await door.serve(self._pipeline, host="127.0.0.1", port=self._chosen.port, limits=limits)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

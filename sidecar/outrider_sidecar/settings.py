@@ -5,10 +5,27 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import enum
 import ipaddress
 import pathlib
 import urllib.parse
 from collections.abc import Sequence
+
+
+class Way(enum.Enum):
+    """How the proxy knows its agent."""
+
+    OPEN = "open"
+    TOKEN = "token"  # noqa: S105 - a way, not a secret
+    SOCKET = "socket"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LocalAuth:
+    """`uid` is whose processes are let in on a socket."""
+
+    way: Way
+    uid: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,6 +46,8 @@ class Settings:
     admin_host: str
     admin_port: int
     address_file: pathlib.Path | None
+    local_auth: LocalAuth
+    agent_dir: pathlib.Path | None
     agent_token_file: pathlib.Path
     allowed_hosts: frozenset[bytes]
     calls_max: int
@@ -78,6 +97,18 @@ def parser() -> argparse.ArgumentParser:
     add("--admin-port", type=_port, default=15101, help="health and metrics (default 15101; 0: any)")
     add("--address-file", type=pathlib.Path, help="file that gets {port, adminPort} as JSON once both listen")
     add(
+        "--local-auth",
+        type=_local_auth,
+        default=LocalAuth(Way.TOKEN),
+        metavar="open|token|socket:UID",
+        help="how the agent is known: loopback is its alone, by a token, or by the uid at a Unix socket (default token)",
+    )
+    add(
+        "--agent-dir",
+        type=pathlib.Path,
+        help="folder that agents can read: gets mcp.json, token and mcp.sock before readyz says yes",
+    )
+    add(
         "--agent-token-file",
         type=pathlib.Path,
         help="local-auth token, made if absent (default MEMORY/agent-token)",
@@ -117,6 +148,8 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         reader.error("--operator: plain http is for loopback only; use https")
     if given.ca_file is not None and operator.scheme != "https":
         reader.error("--ca-file: only goes with an https --operator")
+    if given.local_auth.way is Way.SOCKET and given.agent_dir is None:
+        reader.error("--local-auth: a socket needs --agent-dir, where it is made")
     memory = given.memory or given.state
     return Settings(
         operator=given.operator.rstrip("/"),
@@ -129,6 +162,8 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         admin_host=given.admin_host,
         admin_port=given.admin_port,
         address_file=given.address_file,
+        local_auth=given.local_auth,
+        agent_dir=given.agent_dir,
         agent_token_file=given.agent_token_file or memory / "agent-token",
         allowed_hosts=frozenset(host.lower().encode() for host in given.allowed_host),
         calls_max=given.calls_max,
@@ -143,6 +178,15 @@ def _port(text: str) -> int:
     if not 0 <= number <= 65535:
         raise argparse.ArgumentTypeError("a port is 0 to 65535")
     return number
+
+
+def _local_auth(text: str) -> LocalAuth:
+    way, colon, uid = text.partition(":")
+    if text in (Way.OPEN.value, Way.TOKEN.value):
+        return LocalAuth(Way(text))
+    if way == Way.SOCKET.value and colon and uid.isascii() and uid.isdigit() and len(uid) <= 10:
+        return LocalAuth(Way.SOCKET, int(uid))
+    raise argparse.ArgumentTypeError("open, token, or socket: with the agent's uid, such as socket:1000")
 
 
 def _address(text: str) -> str:
