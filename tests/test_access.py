@@ -8,6 +8,7 @@ import base64
 import json
 import pathlib
 import shutil
+import socket
 import ssl
 
 import pytest
@@ -121,6 +122,20 @@ def test_a_name_may_be_expected_other_than_the_address(cluster, tmp_path):
 def _account(cluster) -> str:
     cluster.service_account("access-test", "named")
     return "named"
+
+
+def test_a_peer_that_is_lost_is_noticed_by_the_kernel(cluster):
+    async def main() -> tuple[int, int]:
+        given = access.load(cluster.kubeconfig)
+        async with (
+            given.session() as session,
+            session.get(given.url("/api/v1/namespaces?watch=1"), **given.request()) as answer,
+        ):
+            used = answer.connection.transport.get_extra_info("socket")
+            idle = used.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+            return used.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), idle
+
+    assert asyncio.run(asyncio.wait_for(main(), 30)) == (1, 20)
 
 
 # Files ----------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import binascii
 import dataclasses
 import os
 import pathlib
+import socket
 import ssl
 import tempfile
 import urllib.parse
@@ -30,6 +31,9 @@ CONNECTIONS_MAX = 32
 """To the API server, of one session."""
 
 _CONNECT_SECONDS_MAX = 10.0
+_KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""A peer that is gone is noticed within 35 s."""
+
 _REFUSED_OF_USERS = {
     "exec": "it runs a command, which Outrider never does; use a ServiceAccount's token or a client certificate",
     "auth-provider": "Kubernetes no longer knows it; use a ServiceAccount's token or a client certificate",
@@ -159,7 +163,9 @@ class Access:
     def session(self) -> aiohttp.ClientSession:
         """For the running loop. Give each request `headers=headers()` and `ssl=context()`, as `request` does."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS_MAX, connect=None)
-        connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=60)
+        connector = aiohttp.TCPConnector(
+            limit=CONNECTIONS_MAX, keepalive_timeout=60, socket_factory=_attentive_socket
+        )
         return aiohttp.ClientSession(
             connector=connector, timeout=timeout, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()
         )
@@ -310,6 +316,17 @@ def _file(file: pathlib.Path) -> str:
     if len(content) > FILE_BYTES_MAX:
         raise AccessError(f"{file} is larger than {FILE_BYTES_MAX} bytes")
     return text
+
+
+def _attentive_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """One whose kernel asks whether the other side is still there: on a watch, silence is the rule, and a lost peer is as silent."""
+    family, kind, protocol = address[:3]
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        if (option := getattr(socket, name, None)) is not None:
+            made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made
 
 
 def _load_client(context: ssl.SSLContext, certificate: str, key: str) -> None:

@@ -29,8 +29,9 @@ LINE_BYTES_MAX = 16_777_216
 LIST_RESTARTS_MAX = 3
 PAGE_SECONDS_MAX = 60.0
 ONE_SECONDS_MAX = 5.0
-SILENCE_SECONDS_MAX = 70.0
-"""A bookmark is due every minute: who has heard nothing for longer is not being told."""
+SILENCE_SECONDS_MAX = 150.0
+"""Bookmarks come about once a minute, but none before a kind's first event since the API server started. A lost peer is noticed much sooner
+by the kernel (access); this is for whatever else keeps a watch open and silent, and costs a list."""
 
 _IDENTITY = {"Accept": "application/json", "Accept-Encoding": "identity"}
 
@@ -183,9 +184,7 @@ class Source:
         except aiohttp.SocketTimeoutError:
             raise Silent(f"nothing was heard for {SILENCE_SECONDS_MAX:g} s") from None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Refused(
-                0, "NoAnswer", f"the API server does not answer: {str(error) or repr(error)}"
-            ) from None
+            raise Refused(0, "NoAnswer", outages.unanswered(self._access.server, error)) from None
         except access.AccessError as error:
             raise Refused(0, "NoAccess", str(error)) from None
 

@@ -170,7 +170,7 @@ class Reflector:
             await self._wait_for_crd(str(error))
         except listwatch.Silent as error:
             self._must_list = True
-            log.info(
+            log.debug(
                 "a watch is opened again", extra={"fields": {"watched": str(self.watched), "why": str(error)}}
             )
         except listwatch.Refused as error:
