@@ -216,7 +216,7 @@ def test_a_secret_that_is_gone_is_said_and_what_is_served_is_served_on(cluster, 
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
-    assert "is gone; upgrade or install the chart again" in with_replicas(cluster, secret, tmp_path, work)
+    assert "does not exist; the Helm chart makes it" in with_replicas(cluster, secret, tmp_path, work)
 
 
 def test_nobody_serves_before_there_is_a_certificate(cluster, secret, tmp_path) -> None:

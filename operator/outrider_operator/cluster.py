@@ -15,6 +15,7 @@ import datetime as dt
 import functools
 import importlib.metadata
 import json
+import logging
 import threading
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from typing import Any, Unpack
 
 from outrider import names
 from outrider.resources import kinds
-from outrider_operator import access, apiobjects
+from outrider_operator import access, apiobjects, outages
 
 CrdState = apiobjects.CrdState
 Regarding = apiobjects.Regarding
@@ -55,7 +56,7 @@ class ClusterError(Exception):
     """The API server said no, or nothing (`status` 0). `reason` is Kubernetes' own word, e.g. Forbidden or Conflict."""
 
     def __init__(self, status: int, reason: str, text: str) -> None:
-        super().__init__(f"{reason}: {text}")
+        super().__init__(outages.refused(status, reason, text))
         self.status = status
         self.reason = reason
         self.text = text
@@ -232,7 +233,7 @@ class Cluster:
         except access.AccessError as error:
             raise ClusterError(0, "NoAccess", str(error)) from None
         except outages as error:
-            raise ClusterError(0, "NoAnswer", f"the API server does not answer: {_short(error)}") from None
+            raise ClusterError(0, "NoAnswer", outages.unanswered(self._access.server, error)) from None
         return _object(answer.status, content)
 
     def _connected(self) -> Any:
@@ -242,6 +243,8 @@ class Cluster:
 
         with self._making:
             if self._client is None:
+                # What it does on the way to an answer is nobody's news; what came of it is in the exception.
+                logging.getLogger("urllib3").setLevel(logging.ERROR)
                 given = kubernetes.client.Configuration(host=self._access.server, proxy="", no_proxy="*")
                 self._client = kubernetes.client.ApiClient(given)
                 self._client.user_agent = f"outrider-operator/{importlib.metadata.version('outrider')}"
@@ -282,9 +285,3 @@ def _secret(namespace: str, name: str) -> str:
 
 def _q(segment: str) -> str:
     return urllib.parse.quote(segment, safe="")
-
-
-def _short(error: Exception) -> str:
-    """The innermost reason: the client wraps it several times."""
-    reason = getattr(error, "reason", None)
-    return " ".join(str(reason if reason is not None else error).split())[:300]

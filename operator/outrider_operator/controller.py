@@ -119,6 +119,7 @@ class Controller:
         self._reviewer = reviewer.TokenReviewer(
             self._api.review_token,
             pod=lambda uid: self._source.pods().get(uid),
+            prober=prober,
             clock=time.monotonic,
             wall=time.time,
         )

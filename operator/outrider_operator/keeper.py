@@ -146,9 +146,15 @@ class Keeper:
                 await self.step()
             except (cluster.ClusterError, CertificateError, OSError, ssl.SSLError) as error:
                 if str(error) != self.problem:
-                    log.warning("certificates not renewed", extra={"fields": {"why": str(error)}})
+                    log.warning("certificates could not be seen to", extra={"fields": {"why": str(error)}})
                 self.problem = str(error)
+            except Exception as error:  # whatever was in the Secret, who listens keeps what there is
+                if repr(error) != self.problem:
+                    log.exception("certificates could not be seen to because of a bug")
+                self.problem = repr(error)
             else:
+                if self.problem:
+                    log.info("certificates are seen to again")
                 self.problem = ""
             seconds = POLL_SECONDS if self.ready else _WAITING_SECONDS
             try:
@@ -169,7 +175,9 @@ class Keeper:
         secret = await secrets.read_secret(*self._secret)
         if secret is None:
             raise CertificateError(
-                "the Secret {}/{} is gone; upgrade or install the chart again".format(*self._secret)
+                "the Secret {}/{} does not exist; the Helm chart makes it, upgrade or install it again".format(
+                    *self._secret
+                )
             )
         kept = certificates.Kept.of(secret.data)
         if not self.leading():
@@ -204,6 +212,9 @@ class Keeper:
     def _provided(self) -> certificates.Kept | None:
         certificate, key = self._files()
         contents = [_read(file) for file in (certificate, key, self._folder / "ca.crt")]
+        if certificates.certificate(contents[2]) is None:
+            # Injected proxies trust what is in it, and nobody else.
+            raise CertificateError(f"{self._folder / 'ca.crt'} holds no certificate; it must be PEM")
         return certificates.Kept(tls_cert=contents[0], tls_key=contents[1], ca_cert=contents[2])
 
     def _adopt(self, found: certificates.Kept) -> None:
@@ -246,7 +257,8 @@ class Keeper:
 def _loaded(certificate: pathlib.Path, key: pathlib.Path) -> ssl.SSLContext:
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
-    made.load_cert_chain(certificate, key)
+    # Instead of the prompt on the terminal that an encrypted key would cause.
+    made.load_cert_chain(certificate, key, password=lambda: "")
     return made
 
 

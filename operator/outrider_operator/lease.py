@@ -201,11 +201,11 @@ class Elector:
             log.info("leading", extra={"fields": {"identity": self._own.identity}})
             self._tell(self._started)
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, why: str, level: int = logging.WARNING) -> None:
         if self._until is None:
             return
         self._until, self._lease = None, None
-        log.warning("no longer leading", extra={"fields": {"identity": self._own.identity, "why": why}})
+        log.log(level, "no longer leading", extra={"fields": {"identity": self._own.identity, "why": why}})
         self._tell(self._stopped)
 
     def _failed(self, why: str) -> None:
@@ -226,7 +226,7 @@ class Elector:
 
     async def _release(self) -> None:
         lease, leading = self._lease, self.leading
-        self._lose("this replica stops")
+        self._lose("this replica stops", logging.INFO)
         if lease is None or not leading:
             return
         spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _timestamp()}

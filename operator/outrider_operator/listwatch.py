@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from outrider_operator import access, collection
+from outrider_operator import access, collection, outages
 
 PAGE_OBJECTS = 500
 PAGE_BYTES = 4_194_304

@@ -41,8 +41,9 @@ class Standing:
         if not self.offered.ready and not found:
             found.append(self.bug() or "the first configuration is being compiled")
         if not self.certificates.ready:
-            found.append(self.certificates.problem or "there is no certificate yet")
-        found += filter(None, [self.admission()])
+            found.append(f"certificates: {self.certificates.problem or 'there is none yet'}")
+        if problem := self.admission():
+            found.append(f"admission: {problem}")
         if self.publisher.draining:
             found.append("stopping")
         return tuple(dict.fromkeys(found))

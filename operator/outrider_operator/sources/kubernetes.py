@@ -99,6 +99,7 @@ class Source:
         self._settings: resources.Settings | None = None
         self.complaints: tuple[manifests.Problem, ...] = ()
         self._installation = ""
+        self._unidentified = "it was not asked for yet"
         self._world = resources.World()
         self._position: snapshot.Position = {}
         self._pending: dict[compiler.Object, Mapping[str, Any] | None] = {}
@@ -166,7 +167,7 @@ class Source:
             read = self._read_settings(self.reflectors["settings"].objects)
             found += [f"settings: {problem}" for problem in (read if isinstance(read, tuple) else ())]
         if not self._installation:
-            found.append("the uid of the namespace kube-system is not known yet")
+            found.append(f"which cluster this is (the uid of kube-system) is not known: {self._unidentified}")
         return tuple(found)
 
     def catch_up(self, position: snapshot.Position) -> None:
@@ -248,10 +249,10 @@ class Source:
             try:
                 self._installation = await self._api.kube_system_uid()
             except Exception as error:  # noqa: BLE001 - asked again whatever it was; readiness says that it is missing
-                log.warning(
-                    "the cluster's identity is not known",
-                    extra={"fields": {"why": str(error) or repr(error)}},
-                )
+                why = str(error) or repr(error)
+                if why != self._unidentified:
+                    log.warning("the cluster's identity is not known", extra={"fields": {"why": why}})
+                self._unidentified = why
                 await asyncio.sleep(_RETRY_SECONDS)
         self._dirty.set()
 
