@@ -2,7 +2,7 @@
 """Real images without Docker or a registry: Debian, Python and what the locks name, in layers kept by the hash of what they are made of.
 
 `python -m tests.e2e.images` makes what is missing, with the registries, into the user's cache folder, and prints the folder that
-lists this checkout's images. The node, which has no way out, reads them from there: `Image.archive` writes what `ctr images import` takes.
+lists this checkout's images. The node, which has no way out, reads them from there: `archive` writes what `ctr images import` takes.
 """
 
 from __future__ import annotations
@@ -27,11 +27,16 @@ HERE = pathlib.Path(__file__).resolve().parent
 LISTING = "images.json"
 PREFIX = "outrider.test/"
 PAUSE = f"{PREFIX}pause:1"
+OPERATOR, SIDECAR, AGENT = (
+    f"{PREFIX}{each}:e2e" for each in ("outrider-operator", "outrider-sidecar", "agent")
+)
 KEPT_PER_LAYER = 3
 """Older ones are deleted: a layer is up to 250 MB."""
 _ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 _DEBIAN = "bookworm"
 _PYTHON = "/opt/outrider/bin"
+_QUIET = ("PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1")
+_INSTALL = ROOT / "images" / "install.sh"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,32 +55,38 @@ class Image:
     layers: tuple[Layer, ...]
     config: Mapping[str, Any]
 
-    def archive(self, out: BinaryIO) -> None:
-        """Writes it as `docker save` would."""
-        config = json.dumps(
-            {
-                "architecture": _ARCHITECTURE, "os": "linux", "config": dict(self.config),
-                "rootfs": {"type": "layers", "diff_ids": [f"sha256:{each.digest}" for each in self.layers]},
-                "history": [],
-            }
-        ).encode()  # fmt: skip
-        config_name = f"{hashlib.sha256(config).hexdigest()}.json"
-        manifest = [
-            {
-                "Config": config_name, "RepoTags": [self.name],
-                "Layers": [f"{each.digest}/layer.tar" for each in self.layers],
-            }
-        ]  # fmt: skip
-        with tarfile.open(fileobj=out, mode="w|") as made:
-            for name, data in ((config_name, config), ("manifest.json", json.dumps(manifest).encode())):
-                about = tarfile.TarInfo(name)
-                about.size = len(data)
-                made.addfile(about, io.BytesIO(data))
-            for each in self.layers:
-                about = tarfile.TarInfo(f"{each.digest}/layer.tar")
-                about.size = each.path.stat().st_size
-                with each.path.open("rb") as opened:
-                    made.addfile(about, opened)
+    def settings(self) -> bytes:
+        """The image's configuration, whose hash is its identity."""
+        digests = [f"sha256:{each.digest}" for each in self.layers]
+        whole = {
+            "architecture": _ARCHITECTURE, "os": "linux", "config": dict(self.config), "history": [],
+            "rootfs": {"type": "layers", "diff_ids": digests},
+        }  # fmt: skip
+        return json.dumps(whole).encode()
+
+
+def archive(every: Iterable[Image], out: BinaryIO) -> None:
+    """Writes them as `docker save` would: one archive, in which a layer of several images stands once."""
+    every = list(every)
+    files: dict[str, bytes] = {}
+    manifest = []
+    for each in every:
+        config = each.settings()
+        name = f"{hashlib.sha256(config).hexdigest()}.json"
+        files[name] = config
+        layers = [f"{layer.digest}/layer.tar" for layer in each.layers]
+        manifest.append({"Config": name, "RepoTags": [each.name], "Layers": layers})
+    files["manifest.json"] = json.dumps(manifest).encode()
+    with tarfile.open(fileobj=out, mode="w|") as made:
+        for name, data in files.items():
+            about = tarfile.TarInfo(name)
+            about.size = len(data)
+            made.addfile(about, io.BytesIO(data))
+        for layer in dict.fromkeys(layer for each in every for layer in each.layers):
+            about = tarfile.TarInfo(f"{layer.digest}/layer.tar")
+            about.size = layer.path.stat().st_size
+            with layer.path.open("rb") as opened:
+                made.addfile(about, opened)
 
 
 def listed(folder: pathlib.Path) -> list[Image]:
@@ -151,33 +162,27 @@ class Workshop:
 
         return self.layer("pause", [source.read_bytes()], make)
 
-    def product(self, below: list[Layer], role: str) -> tuple[Layer, Layer]:
-        """The two layers of images/install.sh: what the lock names, and this checkout."""
-        install = (ROOT / "images" / "install.sh").read_bytes()
-        lock = (ROOT / "lock" / f"{role}.txt").read_bytes()
-        packages = self.above(
-            f"{role}-packages", below, {"install.sh": install, "lock.txt": lock},
-            ["/bin/sh", "/files/install.sh", "packages", "/files/lock.txt"],
-        )  # fmt: skip
-        name, wheel = _wheel(self.folder)
-        made = self.above(
-            f"{role}-product", [*below, packages], {"install.sh": install, name: wheel},
-            ["/bin/sh", "/files/install.sh", "product", f"/files/{name}"],
-        )  # fmt: skip
-        return packages, made
-
-    def agent(self, below: list[Layer]) -> tuple[Layer, Layer]:
-        """Of the agents and of the servers they call: the official SDK, a real server of others, and the agent of the tests."""
-        files = {
-            "install.sh": (ROOT / "images" / "install.sh").read_bytes(),
-            "lock.txt": (ROOT / "lock" / "legacy.txt").read_bytes(),
-        }
-        packages = self.above(
-            "agent-packages", below, files, ["/bin/sh", "/files/install.sh", "packages", "/files/lock.txt"]
+    def packages(self, below: Layer, lock: str) -> Layer:
+        """The first half of images/install.sh: what a lock names."""
+        files = {"install.sh": _INSTALL.read_bytes(), "lock.txt": (ROOT / "lock" / lock).read_bytes()}
+        name = f"{lock.removesuffix('.txt')}-packages"
+        return self.above(
+            name, [below], files, ["/bin/sh", "/files/install.sh", "packages", "/files/lock.txt"]
         )
+
+    def product(self, below: list[Layer]) -> Layer:
+        """The second half: this checkout. It changes the same files whatever the lock, so one layer serves both images."""
+        name, wheel = _wheel(self.folder)
+        files = {"install.sh": _INSTALL.read_bytes(), name: wheel}
+        return self.above(
+            "product", below, files, ["/bin/sh", "/files/install.sh", "product", f"/files/{name}"]
+        )
+
+    def agent(self, below: list[Layer]) -> Layer:
+        """The agent of the tests, which are its own user's business."""
         program = {"agent.py": (HERE / "agent.py").read_bytes()}
         line = ["/bin/sh", "-c", "install -D -m 0755 /files/agent.py /agent/agent.py"]
-        return packages, self.above("agent-program", [*below, packages], program, line)
+        return self.above("agent", below, program, line)
 
 
 def _of_root(about: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -226,14 +231,21 @@ def make(folder: pathlib.Path) -> pathlib.Path:
     """All images of this checkout; the folder of their listing."""
     workshop = Workshop(folder)
     debian = workshop.debian()
-    path = {"Env": [f"PATH={_PYTHON}:/usr/bin:/bin"], "WorkingDir": "/"}
-    images = [Image(PAUSE, (workshop.pause(),), {"Entrypoint": ["/pause"], "User": "65535:65535"})]
-    for role in ("operator", "sidecar"):
-        layers = (debian, *workshop.product([debian], role))
-        config = {**path, "Entrypoint": [f"{_PYTHON}/outrider-{role}"], "User": "64150:64150"}
-        images.append(Image(f"{PREFIX}outrider-{role}:e2e", layers, config))
-    agent = {**path, "User": "1000:1000", "Cmd": ["python", "/agent/agent.py"]}
-    images.append(Image(f"{PREFIX}agent:e2e", (debian, *workshop.agent([debian])), agent))
+    operator, sidecar, others = (
+        workshop.packages(debian, f"{each}.txt") for each in ("operator", "sidecar", "legacy")
+    )
+    product = workshop.product([debian, sidecar])
+    ours = {"Env": [f"PATH={_PYTHON}:/usr/bin:/bin", *_QUIET], "WorkingDir": "/", "User": "64150:64150"}
+    theirs = {**ours, "User": "1000:1000", "Cmd": ["python", "/agent/agent.py"]}
+    images = [
+        Image(PAUSE, (workshop.pause(),), {"Entrypoint": ["/pause"], "User": "65535:65535"}),
+        Image(
+            OPERATOR, (debian, operator, product), {**ours, "Entrypoint": [f"{_PYTHON}/outrider-operator"]}
+        ),
+        Image(SIDECAR, (debian, sidecar, product), {**ours, "Entrypoint": [f"{_PYTHON}/outrider-sidecar"]}),
+        # The official SDK of agents, and real servers of others.
+        Image(AGENT, (debian, others, workshop.agent([debian, others])), theirs),
+    ]
     listing = [
         {"name": each.name, "layers": [(os.fspath(one.path), one.digest) for one in each.layers], "config": each.config}
         for each in images

@@ -45,6 +45,7 @@ fi
 
 status=0
 if [ "${1:-}" = shell ]; then bash || true; else
-  .venv/bin/python -m pytest -q -p no:cacheprovider tests/e2e "$@" || status=$?
+  [[ " $* " == *" tests/e2e"* ]] || set -- tests/e2e "$@"
+  .venv/bin/python -m pytest -q -p no:cacheprovider "$@" || status=$?
 fi
 exit "$status"

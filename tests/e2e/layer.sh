@@ -18,7 +18,7 @@ trap 'cd /; umount -R "$scratch/root" 2>/dev/null || true; rm -rf --one-file-sys
 
 # What a layer does not need: caches, and what only this machine knows.
 pack() {
-  tar --create --file "$out.part" --directory "$1" --sort=name --numeric-owner --mtime=@0 \
+  tar --create --file "$out.part" --directory "$1" --sort=name --numeric-owner \
     --exclude='./dev/*' --exclude='./proc/*' --exclude='./sys/*' --exclude='./tmp/*' --exclude='./run/*' --exclude=./files \
     --exclude='./var/cache/*' --exclude='./var/lib/apt/lists/*' --exclude='./var/log/*' --exclude='./usr/share/doc/*' \
     --exclude='./usr/share/man/*' --exclude='./usr/share/locale/*' --exclude=./etc/resolv.conf --exclude=./root .

@@ -163,13 +163,12 @@ class Node(apiserver.Cluster):
 
     def load(self, every: Iterable[images.Image]) -> None:
         """Images into containerd, as a registry would serve them."""
-        for each in every:
-            line = self._ctr("images", "import", "-")
-            importing = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-            assert importing.stdin is not None
-            with importing.stdin as out:
-                each.archive(out)
-            assert importing.wait(PATIENCE_SECONDS) == 0, f"containerd did not take {each.name}"
+        line = self._ctr("images", "import", "-")
+        importing = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        assert importing.stdin is not None
+        with importing.stdin as out:
+            images.archive(every, out)
+        assert importing.wait(PATIENCE_SECONDS) == 0, "containerd did not take the images"
 
     def ctr(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self._ctr(*words), capture_output=True, text=True, check=check, timeout=60)
