@@ -28,7 +28,7 @@ from tests.kube import address, certs, lifeline
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
-_BESIDE_US = pathlib.Path(sys.executable).parent
+KUBECTL = pathlib.Path(sys.executable).parent / "kubectl"
 _AUDIT_POLICY = """\
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -199,7 +199,7 @@ class Cluster:
         check: bool = True,
         kubeconfig: pathlib.Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        line = [_BESIDE_US / "kubectl", "--kubeconfig", kubeconfig or self.kubeconfig, *words]
+        line = [KUBECTL, "--kubeconfig", kubeconfig or self.kubeconfig, *words]
         ran = subprocess.run(line, input=input, capture_output=True, text=True, check=False, timeout=120)
         assert not check or ran.returncode == 0, f"kubectl {' '.join(words)}\n{ran.stdout}\n{ran.stderr}"
         return ran
