@@ -38,7 +38,7 @@ class View:
 def view(kube: kubectl.Kubectl) -> View:
     """Reads everything that decisions depend on. Raises Stop."""
     where = kube.where
-    chosen = _settings(kube)
+    chosen = settings(kube)
     raws = kube.items(_ALL, "-A", what="the servers, policies and budgets cannot be read")
     found: dict[str, list[Any]] = {kind: [] for kind in ("MCPServer", "MCPToolPolicy", "MCPBudget")}
     left_out, definitions = [], {}
@@ -69,7 +69,7 @@ def view(kube: kubectl.Kubectl) -> View:
     )
 
 
-def _settings(kube: kubectl.Kubectl) -> resources.Settings:
+def settings(kube: kubectl.Kubectl) -> resources.Settings:
     """The installation's settings. Raises Stop when they cannot be read or used."""
     where = kube.where
     name = f"{where.release}-settings"

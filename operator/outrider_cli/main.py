@@ -32,6 +32,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "command",
         "Look for what is wrong with an installation, or with a cluster before one.",
     ),
+    "inject": (
+        "outrider_cli.inject",
+        "command",
+        "Show the pods of a file with the sidecar in them, as the webhook would write them.",
+    ),
     "version": ("outrider_cli.version", "command", "Say which version this is and what it speaks."),
 }
 """Name -> (module, attribute, one line of help)."""

@@ -14,9 +14,8 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, Unpack
 
-from outrider import injection, manifests, podnotes
+from outrider import injection, manifests
 from outrider.injection import shapes
-from outrider.resources import injection as chosen
 from outrider_operator import apiobjects, events
 
 ASKING_SECONDS_MAX = 2.0
@@ -135,25 +134,6 @@ class Desk:
 
     def _tell(self, webhook: str, answer: str, seconds: float) -> None:
         self._main.call_soon_threadsafe(self._parts.told, webhook, answer, seconds)
-
-
-def options(given: chosen.Injection, *, operator_url: str, version: str) -> injection.Options:
-    """The installation's choices, from its settings. `operator_url` is where its proxies dial."""
-    requests, limits = given.resources.requests, given.resources.limits
-    return injection.Options(
-        operator_url=operator_url,
-        version=version,
-        image=given.image,
-        allowed_images=given.allowed_images,
-        image_pull_policy=None if given.image_pull_policy is None else given.image_pull_policy.value,
-        image_pull_secrets=given.image_pull_secrets,
-        local_auth=podnotes.LocalAuth(given.local_auth.value),
-        openshift=given.openshift,
-        log_level=given.log_level,
-        listen_port=given.listen_port,
-        journal_bytes_max=given.journal_bytes_max,
-        resources=injection.Resources(requests.cpu, requests.memory, limits.cpu, limits.memory),
-    )
 
 
 def _leaving(body: Mapping[str, Any]) -> bool:

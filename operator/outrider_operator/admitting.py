@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Callable
 
 from outrider import injection, resources
+from outrider.injection import choices
 from outrider_operator import access, admission, events, handlers
 
 log = logging.getLogger("outrider.operator")
@@ -56,7 +57,7 @@ class Admitting:
         self._parts = parts
         self._again_seconds = again_seconds
         self._thread: handlers.Thread | None = None
-        self._ended = "admission is not served yet"
+        self._ended = "not served before the first configuration is in force"
 
     @property
     def problem(self) -> str:
@@ -105,4 +106,4 @@ class Admitting:
         if given is None:
             return None
         version = importlib.metadata.version("outrider")
-        return admission.options(given.injection, operator_url=operator_url, version=version)
+        return choices.options(given.injection, operator_url=operator_url, version=version)
