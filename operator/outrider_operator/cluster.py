@@ -218,7 +218,7 @@ class Cluster:
         import kubernetes.client.exceptions
         import urllib3
 
-        outages = (urllib3.exceptions.HTTPError, kubernetes.client.exceptions.ApiException, OSError)
+        unanswered = (urllib3.exceptions.HTTPError, kubernetes.client.exceptions.ApiException, OSError)
         try:
             client = self._connected()
             headers = {
@@ -232,7 +232,7 @@ class Cluster:
             content = answer.read()
         except access.AccessError as error:
             raise ClusterError(0, "NoAccess", str(error)) from None
-        except outages as error:
+        except unanswered as error:
             raise ClusterError(0, "NoAnswer", outages.unanswered(self._access.server, error)) from None
         return _object(answer.status, content)
 
