@@ -129,8 +129,11 @@ def test_a_peer_that_is_lost_is_noticed_by_the_kernel(cluster):
         given = access.load(cluster.kubeconfig)
         async with (
             given.session() as session,
-            session.get(given.url("/api/v1/namespaces?watch=1"), **given.request()) as answer,
+            session.get(
+                given.url("/api/v1/namespaces?watch=1&resourceVersion=0"), **given.request()
+            ) as answer,
         ):
+            assert answer.status == 200, await answer.text()
             used = answer.connection.transport.get_extra_info("socket")
             idle = used.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
             return used.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), idle
