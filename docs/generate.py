@@ -14,7 +14,7 @@ from typing import Any
 import click
 import prometheus_client
 
-from outrider import decision, findings, resources
+from outrider import decision, findings, podnotes, resources
 from outrider.resources import schemas
 from outrider_cli import main as cli
 from outrider_operator import conditions, events
@@ -36,6 +36,7 @@ def pages() -> dict[str, str]:
         "reasons.md": _constants("Reasons", _REASONS, decision.Reason),
         "findings.md": _constants("Findings", _FINDINGS, findings.Reason),
         "conditions.md": _conditions(),
+        "pods.md": _pods(),
         "metrics.md": _metrics(),
         "commands.md": _commands(),
     }
@@ -54,6 +55,17 @@ _FINDINGS = "What compiling a folder or binding a server's tools objects to, wit
 def _constants(title: str, intro: str, reasons: Any) -> str:
     rows = "\n".join(f"| `{reason.value}` | {reason.doc} |" for reason in reasons)
     return f"# {title}\n\n{intro}\n\n| reason | what it means |\n|---|---|\n{rows}\n"
+
+
+def _pods() -> str:
+    """Labels and annotations, of pods and namespaces."""
+    parts = [
+        "# Pods\n\nWhat namespaces and pods may say about their sidecar, and what injection writes. Nothing else is read.\n"
+    ]
+    for title, which in (("Labels", podnotes.Label), ("Annotations", podnotes.Annotation)):
+        rows = "\n".join(f"| `{each.value}` | {each.doc} |" for each in which)
+        parts.append(f"\n## {title}\n\n| name | what it does |\n|---|---|\n{rows}\n")
+    return "".join(parts)
 
 
 def _conditions() -> str:

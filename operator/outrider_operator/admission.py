@@ -22,9 +22,6 @@ ASKING_SECONDS_MAX = 2.0
 """For each question to the API server; the webhook itself is given ten."""
 
 PROBLEMS_TOLD_MAX = 10
-INJECTED = "Injected"
-"""Reason of the event that says how a sidecar knows its agent."""
-
 _SERVICE_ACCOUNTS = "system:serviceaccounts"
 
 
@@ -153,4 +150,4 @@ def _event(review: Review, summary: str) -> events.Event:
         about = events.Reference(
             version, kind, review.namespace, str(owner.get("name", "")), str(owner.get("uid", ""))
         )
-    return events.Event(about, "Normal", INJECTED, summary)
+    return events.Event(about, "Normal", events.Reason.INJECTED, summary)

@@ -45,6 +45,10 @@ class Reason(enum.StrEnum):
         "MassDeletion",
         "A large part of a kind's objects was deleted at once. It is in force; was it meant?",
     )
+    INJECTED = (
+        "Injected",
+        "A new pod gets a sidecar; the message says how the sidecar will know its agent. About what makes the pod.",
+    )
     SETTINGS_INVALID = (
         "SettingsInvalid",
         "The settings are absent or broken; the last valid ones stay in force, and without any nothing is served.",

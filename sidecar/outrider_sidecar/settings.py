@@ -96,6 +96,22 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--admin-port", type=_port, default=15101, help="health and metrics (default 15101; 0: any)")
     add("--address-file", type=pathlib.Path, help="file that gets {port, adminPort} as JSON once both listen")
+    _agents(made)
+    add(
+        "--calls-max",
+        type=_positive,
+        default=2048,
+        help="calls in flight at once; more are refused as Overloaded",
+    )
+    add("--body-bytes-max", type=_positive, default=4_194_304, help="largest request body in bytes")
+    add("--journal-bytes-max", type=_positive, default=1_073_741_824, help="largest journal in bytes")
+    add("--log-level", choices=["debug", "info", "warning", "error"], default="info")
+    return made
+
+
+def _agents(made: argparse.ArgumentParser) -> None:
+    """The flags about who may call."""
+    add = made.add_argument
     add(
         "--local-auth",
         type=_local_auth,
@@ -119,16 +135,6 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="a further Host this proxy may be called by (repeatable)",
     )
-    add(
-        "--calls-max",
-        type=_positive,
-        default=2048,
-        help="calls in flight at once; more are refused as Overloaded",
-    )
-    add("--body-bytes-max", type=_positive, default=4_194_304, help="largest request body in bytes")
-    add("--journal-bytes-max", type=_positive, default=1_073_741_824, help="largest journal in bytes")
-    add("--log-level", choices=["debug", "info", "warning", "error"], default="info")
-    return made
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
