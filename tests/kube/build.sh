@@ -35,7 +35,10 @@ if ! complete "$folder"; then
     # shellcheck disable=SC2086 # a list of words
     GOBIN=$scratch GOFLAGS=-mod=readonly CGO_ENABLED=0 go install -trimpath -ldflags \
       "-s -w -X $stamp.gitVersion=$version -X $stamp.gitMajor=1 -X $stamp.gitMinor=${minor%%.*} -X $stamp.gitTreeState=clean" \
-      $packages >&2
+      $packages >&2 || {
+      echo "building $wanted $version failed; it needs Go 1.26 or newer ($(go version 2>/dev/null || echo "go does not run")), the Go modules of tests/kube/go.mod and some 5 GB in \$(go env GOCACHE GOMODCACHE)" >&2
+      exit 1
+    }
     mv "$scratch"/* "$folder"/
   fi
 fi
