@@ -53,22 +53,16 @@ def version(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
 
 def rights(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
     """Whether whoever runs this may install the chart."""
-    namespace = kube.where.system_namespace
-    wanted = [(resource, ()) for resource in _ABOVE] + [(resource, ("-n", namespace)) for resource in _WITHIN]
-    missing, unknown = [], []
-    for resource, where in wanted:
-        may = kube.may("create", resource, *where)
-        if may is None:
-            unknown.append(resource)
-        elif not may:
-            missing.append(resource)
+    wanted = [(resource, "") for resource in _ABOVE]
+    wanted += [(resource, kube.where.system_namespace) for resource in _WITHIN]
+    asked = [(each.partition(".")[2], each.partition(".")[0], where) for each, where in wanted]
+    allowed = kube.allowed(asked)
+    missing = [each for (each, _), may in zip(wanted, allowed, strict=True) if not may]
     if missing:
         yield diagnosis.bad(
             "you may not install the chart", f"you may not create {diagnosis.several(missing, 20)}",
             then="install as a cluster administrator",
         )  # fmt: skip
-    elif unknown:
-        yield diagnosis.note("your rights could not all be asked", diagnosis.several(unknown))
     else:
         yield diagnosis.ok("you may install the chart")
 

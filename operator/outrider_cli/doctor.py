@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import collections
 import json
-import re
 from typing import Any
 
 import click
 
 from outrider import decision
-from outrider_cli import afterwards, beforehand, diagnosis, kubectl, output, recalled
+from outrider_cli import afterwards, beforehand, diagnosis, inpod, kubectl, output
 
 LINES_MAX = 5_000
-_POD = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _MEANINGS = {str(reason): reason.doc for reason in decision.Reason}
 
 
@@ -79,15 +77,9 @@ def _as_json(found: diagnosis.Finding) -> dict[str, str]:
 
 def _hidden(kube: kubectl.Kubectl, pod: str, namespace: str | None, form: str) -> None:
     """What an agent was told does not exist although it does, or does not: from its sidecar's log."""
-    if not _POD.fullmatch(pod):
-        raise output.Stop(
-            output.USAGE,
-            f"{output.printable(pod)!r} is no name of a pod",
-            then="name one of `kubectl get pods`",
-        )
-    where = namespace or kube.namespace()
+    where, pod = inpod.place(f"{namespace or kube.namespace()}/{pod}")
     what = f"the log of pod {where}/{pod} cannot be read"
-    text = kube.run("logs", pod, "-n", where, "-c", recalled.CONTAINER, f"--tail={LINES_MAX}", what=what)
+    text = kube.run("logs", pod, "-n", where, "-c", inpod.CONTAINER, f"--tail={LINES_MAX}", what=what)
     counted: collections.Counter[tuple[str, str, str, str]] = collections.Counter()
     latest: dict[tuple[str, str, str, str], dict[str, Any]] = {}
     for line in text.splitlines():

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from outrider import decision, names
-from outrider_cli import asking, attempts, can_i, checked, folder, output, recalled, whence
+from outrider_cli import asking, attempts, can_i, checked, folder, inpod, output, recalled, whence
 
 _ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 _MEANINGS = {str(reason): reason.doc for reason in decision.Reason}
@@ -99,7 +99,7 @@ def _recorded(source: whence.Source, asked: dict[str, Any]) -> dict[str, Any]:
                 output.USAGE, "in a cluster every pod has a journal of its own",
                 then="name the pod that was answered with this id: --pod NAMESPACE/NAME",
             )  # fmt: skip
-        return recalled.in_pod(source.kube, asked["pod"], wanted)
+        return inpod.request(source.kube, asked["pod"], wanted)
     try:
         journal = attempts.place(source.home.path if source.home else pathlib.Path(), asked["journal"])
         row = recalled.found(journal, wanted)

@@ -17,7 +17,7 @@ import select
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -51,6 +51,7 @@ class Failed(output.Stop):
 
 
 _SIGNS = (
+    (Kind.UNREACHABLE, ("context was not found", "invalid configuration")),
     (Kind.NO_KIND, ("doesn't have a resource type", "no matches for kind", "could not find the requested resource")),
     (Kind.FORBIDDEN, ("(Forbidden)", "is forbidden", "forbidden:")),
     (Kind.UNAUTHORIZED, ("must be logged in", "Unauthorized", "asked for the client to provide credentials")),
@@ -59,8 +60,8 @@ _SIGNS = (
         Kind.UNREACHABLE,
         (
             "Unable to connect", "was refused", "connection refused", "no such host", "timeout", "timed out", "does not exist",
-            "no configuration has been provided", "context was not found", "x509:", "EOF", "no route to host", "couldn't get current server API group list",
-            "stat ", "invalid configuration",
+            "no configuration has been provided", "x509:", "EOF", "no route to host", "couldn't get current server API group list",
+            "stat ",
         ),
     ),
 )  # fmt: skip
@@ -203,13 +204,22 @@ class Kubectl:
         words = ("token", service_account, "-n", namespace, "--audience", audience, "--duration", "10m")
         return self.run("create", *words, what=what).strip()
 
-    def may(self, verb: str, resource: str, *more: str) -> bool | None:
-        """`kubectl auth can-i`; None when even that cannot be said."""
-        try:
-            self.run("auth", "can-i", verb, resource, *more, what="your rights cannot be asked")
-        except Failed as failed:
-            return False if failed.why.strip().startswith("no") else None
-        return True
+    def allowed(self, asked: Sequence[tuple[str, str, str]]) -> list[bool]:
+        """Whether the user may `create` each (group, resource, namespace), in one round. Raises Failed."""
+        reviews = [
+            {
+                "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+                "spec": {"resourceAttributes": {"verb": "create", "group": group, "resource": resource, "namespace": namespace}},
+            }
+            for group, resource, namespace in asked
+        ]  # fmt: skip
+        listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": reviews})
+        template = '{.status.allowed}{"\\n"}'
+        what = "what you may do cannot be asked"
+        said = self.run("create", "-f", "-", "-o", f"jsonpath={template}", what=what, given=listed).split()
+        if len(said) != len(asked):
+            raise Failed(Kind.OTHER, what, why="kubectl answered something else", then=_NEXT[Kind.OTHER])
+        return [each == "true" for each in said]
 
     @contextlib.contextmanager
     def forwarded(self, namespace: str, what: str, port: int) -> Iterator[int]:
