@@ -12,14 +12,17 @@ from asyncio import sslproto
 
 from aiohttp import abc
 
-TLS_BUFFER_BYTES = 16_384
+TLS_BUFFER_BYTES = 4_096
 """CPython gives every TLS connection a read buffer of 256 KiB; with a thousand of them that is what an operator's memory is."""
+
+_SLICE_BYTES = 16_000
+"""OpenSSL keeps a buffer of the largest piece it was ever given, for each connection; with its chunk's frame, this is one TLS record."""
 
 _LAST_BYTES = 1
 
 
 def spare_memory() -> None:
-    """Makes TLS connections from now on read through smaller buffers; one TLS record is never larger."""
+    """Makes TLS connections from now on read through smaller buffers: what proxies send is small, and streams stay open for long."""
     if hasattr(sslproto.SSLProtocol, "max_size"):
         sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
 
@@ -47,8 +50,11 @@ class Line:
     async def send(self, line: bytes) -> None:
         """Raises ConnectionError when the reader is gone, TimeoutError when it takes nothing."""
         async with asyncio.timeout(self._seconds_max):
+            view = memoryview(line)
+            for begin in range(0, len(line) - _LAST_BYTES, _SLICE_BYTES):
+                await self._writer.write(view[begin : min(begin + _SLICE_BYTES, len(line) - _LAST_BYTES)])
+                await self._writer.drain()
             # The end apart: while the buffer beneath is not empty it waits in TLS's own, and that is what `drain` hears of.
-            await self._writer.write(line[:-_LAST_BYTES])
             await self._writer.write(line[-_LAST_BYTES:])
             await self._writer.drain()
         if self._transport.is_closing():
