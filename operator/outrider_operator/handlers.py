@@ -34,6 +34,7 @@ REQUESTS_MAX = 64
 """Answered at a time; others wait, and the API server gives up on them after its own timeout."""
 
 _BODY_SECONDS_MAX = 5.0
+
 Nudge = Callable[[str, str, str, str], None]
 """Takes kind, namespace, name and resourceVersion of something that may have changed."""
 
@@ -96,6 +97,7 @@ class Thread:
     async def _operate(self) -> None:
         # Not an event of threads: kopf would wait for one in a thread that outlives everything else.
         self._own, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._own.set_exception_handler(_left_behind)
         if self._stopping:
             return
         endpoint = Endpoint(self._serving, listening=self._listening)
@@ -228,6 +230,13 @@ def connection(given: access.Access) -> kopf.ConnectionInfo:
         certificate_data=proof.certificate_pem,
         private_key_data=proof.key_pem,
     )
+
+
+def _left_behind(_loop: asyncio.AbstractEventLoop, about: dict[str, Any]) -> None:
+    """A task of kopf's that nobody waited for: the one that mattered ended admission, and that is said."""
+    error = about.get("exception")
+    fields = {"why": str(error) or type(error).__name__ if error is not None else str(about.get("message"))}
+    log.debug("kopf left a task behind", extra={"fields": fields})
 
 
 def _settings(endpoint: Endpoint) -> kopf.OperatorSettings:

@@ -65,7 +65,9 @@ class Admitted:
         async def make() -> handlers.Thread:
             desk = admission.Desk(parts, asyncio.get_running_loop())
             serving = handlers.Serving(self.context, "0.0.0.0", 0)
-            return handlers.Thread(given, desk, serving=serving, nudge=lambda *what: self.nudged.append(what))
+            return handlers.Thread(
+                given, desk, serving=serving, nudge=lambda *what: self.nudged.append(what[:3])
+            )
 
         return self.on_loop(make())
 
