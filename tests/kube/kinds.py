@@ -44,13 +44,32 @@ class Posting:
         self._connection = http.client.HTTPSConnection("127.0.0.1", cluster.port, context=context, timeout=60)
 
     def send(self, made: dict[str, Any], query: str = "") -> tuple[int, str]:
-        """The status and what the API server says of it; nothing when it is content."""
-        space, plural = made["metadata"]["namespace"], PLURALS[made["kind"]]
-        path = f"/apis/outrider.dev/v1alpha1/namespaces/{space}/{plural}?{query}"
-        self._connection.request("POST", path, json.dumps(made), {"Content-Type": "application/json"})
+        """A POST: the status and what the API server says of it; nothing when it is content."""
+        return self.ask("POST", made, query)
+
+    def ask(
+        self, method: str, made: dict[str, Any], query: str = "", *, kind: str = "json", body: Any = None
+    ) -> tuple[int, str]:
+        """Any request about the object `made`; `body` where it is not the object itself."""
+        answer, told = self._asked(method, made, query, kind, made if body is None else body)
+        return answer, told.get("message", "") if answer >= 400 else ""
+
+    def stored(self, made: dict[str, Any]) -> dict[str, Any]:
+        """The object as the API server has it."""
+        return self._asked("GET", made, "", "json", None)[1]
+
+    def _asked(
+        self, method: str, made: dict[str, Any], query: str, kind: str, body: Any
+    ) -> tuple[int, dict[str, Any]]:
+        name = "" if method == "POST" else f"/{made['metadata']['name']}"
+        path = (
+            f"/apis/outrider.dev/v1alpha1/namespaces/{made['metadata']['namespace']}/{PLURALS[made['kind']]}"
+        )
+        head = {"Content-Type": f"application/{kind}"}
+        content = None if body is None else json.dumps(body)
+        self._connection.request(method, f"{path}{name}?{query}", content, head)
         answer = self._connection.getresponse()
-        told = json.loads(answer.read())
-        return answer.status, told.get("message", "")
+        return answer.status, json.loads(answer.read())
 
     def close(self) -> None:
         self._connection.close()

@@ -46,11 +46,17 @@ def create(api, made):
 
 
 @pytest.fixture(scope="module")
-def post(api):
-    """A plain POST: (made, query) -> (status, what the API server says)."""
+def admin(api):
+    """An administrator who is not strict."""
     posting = kinds.Posting(api)
-    yield posting.send
+    yield posting
     posting.close()
+
+
+@pytest.fixture(scope="module")
+def space(api) -> str:
+    """A namespace in which nearly nothing is stored."""
+    return api.namespace("kinds")
 
 
 def refused(ran, words) -> None:
@@ -60,62 +66,80 @@ def refused(ran, words) -> None:
 
 
 @pytest.mark.parametrize("case", objects.cases("schema", "fields"), ids=ids)
-def test_a_wrong_object_is_refused_by_field_and_remedy(api, post, case) -> None:
-    space, name = "kinds-refused", f"case-{next(NUMBERS)}"
-    api.namespace(space)
+def test_a_wrong_object_is_refused_by_field_and_remedy(admin, space, case) -> None:
+    wrong = case.wrong(space, f"case-{next(NUMBERS)}")
     if case.before is None:
-        status, said = post(case.wrong(space, name))
-        assert status == 422, said
-        for words in case.api:
-            assert words in said
-        # What the operator would say of it, had the API server's checks been absent.
-        found = manifests.kubernetes_object(case.wrong(space, name))
-        assert isinstance(found, tuple)
-        status = conditions.status(
-            conditions.Facts(kind=case.kind, generation=1, problems=found), {}, now=0.0, timestamp=str
-        )
-        accepted = next(each for each in status["conditions"] if each["type"] == "Accepted")
-        assert accepted["status"] == "False"
-        assert found[0].field in accepted["message"]
-        return
-    create(api, case.right(space, name))
-    version = api.get(PLURALS[case.kind], name, space)["metadata"]["resourceVersion"]
-    patch = json.dumps(case.patch)
-    refused(
-        api.kubectl("patch", PLURALS[case.kind], name, "-n", space, "--type=merge", "-p", patch, check=False),
-        case.api,
-    )
-    assert api.get(PLURALS[case.kind], name, space)["metadata"]["resourceVersion"] == version
+        status, said = admin.send(wrong)
+    else:
+        assert admin.send(case.right(space, wrong["metadata"]["name"])) == (201, "")
+        status, said = admin.ask("PATCH", wrong, kind="merge-patch+json", body=case.patch)
+    assert status == 422, said
+    for words in case.api:
+        assert words in said
+
+
+@pytest.mark.parametrize("case", objects.cases("schema", "fields"), ids=ids)
+def test_an_object_that_got_past_the_api_server_is_told_of_in_its_status(case) -> None:
+    if case.before is not None:
+        return  # Nothing is wrong with the object itself, only with the change.
+    found = manifests.kubernetes_object(case.wrong("crm", "one"))
+    assert isinstance(found, tuple)
+    facts = conditions.Facts(kind=case.kind, generation=1, problems=found)
+    told = conditions.status(facts, {}, now=0.0, timestamp=str)["conditions"]
+    accepted = next(each for each in told if each["type"] == "Accepted")
+    assert accepted["status"] == "False"
+    assert found[0].field in accepted["message"]
 
 
 @pytest.mark.parametrize("case", objects.cases("fields"), ids=ids)
-def test_a_misspelt_field_is_refused_on_every_path(api, case) -> None:
-    space, name = "kinds-misspelt", f"case-{next(NUMBERS)}"
-    api.namespace(space)
-    wrong = case.wrong(space, name)
-    text = json.dumps(wrong)
-    refused(api.kubectl("apply", "-f", "-", input=text, check=False), case.api)
-    refused(api.kubectl("apply", "--server-side", "-f", "-", input=text, check=False), case.api)
-    refused(api.kubectl("create", "--dry-run=server", "-f", "-", input=text, check=False), case.api)
-    create(api, case.right(space, name))
-    before = api.get(PLURALS[case.kind], name, space)
-    about = [PLURALS[case.kind], name, "-n", space]
-    for words in (
-        ["patch", *about, "--type=merge", "-p", json.dumps(case.patch)],
-        ["apply", "--server-side", "--force-conflicts", "--validate=false", "-f", "-"],
-        ["replace", "--validate=false", "-f", "-"],
-    ):
-        refused(api.kubectl(*words, input=text, check=False), case.api)
-    assert api.get(PLURALS[case.kind], name, space) == before
+def test_a_misspelt_field_is_refused_on_every_path(admin, space, case) -> None:
+    wrong = case.wrong(space, f"case-{next(NUMBERS)}")
+    right = case.right(space, wrong["metadata"]["name"])
+    apply = {"kind": "apply-patch+yaml", "query": "fieldManager=somebody&force=true"}
+    told = [
+        admin.send(wrong, "fieldValidation=Ignore"),
+        admin.send(wrong, "fieldValidation=Strict"),
+        admin.send(wrong, "dryRun=All"),
+        admin.ask("PATCH", wrong, **apply),
+    ]
+    assert admin.send(right) == (201, "")
+    before = admin.stored(right)
+    told += [
+        admin.ask("PUT", {**wrong, "metadata": before["metadata"]}),
+        admin.ask("PATCH", wrong, kind="merge-patch+json", body=case.patch),
+        admin.ask("PATCH", wrong, kind="json-patch+json", body=_replacing(wrong)),
+        admin.ask("PATCH", wrong, **apply),
+    ]
+    for status, said in told:
+        assert status == 422, said
+        assert all(words in said for words in case.api), said
+    assert admin.stored(right) == before
+
+
+def _replacing(made):
+    return [
+        {"op": "add", "path": f"/{field}", "value": value}
+        for field, value in made.items()
+        if field not in ("apiVersion", "kind", "metadata")
+    ]
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--validate=false"], ["--server-side"], ["--server-side", "--validate=false"]]
+)
+def test_kubectl_refuses_a_misspelt_field_strict_or_not(api, space, words) -> None:
+    [case] = [case for case in objects.cases("fields") if "deny everybody" in case.it]
+    ran = api.kubectl("apply", *words, "-f", "-", input=json.dumps(case.wrong(space, "typed")), check=False)
+    assert ran.returncode == 1
+    assert all(each in ran.stderr for each in case.api), ran.stderr
 
 
 @pytest.mark.parametrize("case", objects.cases("status"), ids=ids)
-def test_what_only_several_objects_show_is_stored_and_said_in_the_status(api, namespace, case) -> None:
+def test_what_only_several_objects_show_is_stored_and_said_in_the_status(api, namespace, admin, case) -> None:
     name = f"case-{next(NUMBERS)}"
     made = case.wrong(namespace, name)
     space = made["metadata"]["namespace"]
-    create(api, objects.there(namespace))
-    create(api, made)
+    assert admin.send(objects.there(namespace)) == admin.send(made) == (201, "")
     stored = [api.get("mcpservers", "there", namespace), api.get(PLURALS[case.kind], name, space)]
     taken = [manifests.kubernetes_object(each) for each in stored]
     world = resources.World(
@@ -140,11 +164,11 @@ def test_what_only_several_objects_show_is_stored_and_said_in_the_status(api, na
     assert said["Accepted"]["status"] == "True"
 
 
-def test_the_examples_that_hold_no_laptops_fields_are_taken(api, post) -> None:
+def test_the_examples_that_hold_no_laptops_fields_are_taken(api, admin) -> None:
     for file in ("policies.yaml", "budgets.yaml"):
         for made in yaml.safe_load_all((ROOT / "examples" / file).read_text()):
             api.namespace(made["metadata"]["namespace"])
-            assert post(made, "dryRun=All") == (201, "")
+            assert admin.send(made, "dryRun=All") == (201, "")
 
 
 LIST = [f"n{index}" for index in range(32)]
@@ -188,11 +212,11 @@ LARGEST = {
 
 
 @pytest.mark.parametrize("kind", LARGEST)
-def test_the_largest_objects_are_looked_through_to_their_end(post, kind) -> None:
+def test_the_largest_objects_are_looked_through_to_their_end(admin, space, kind) -> None:
     """Rules and policies have a budget of effort at the API server; an object that exceeds it would be refused unread."""
-    metadata = {"name": "large", "namespace": "kinds-refused"}
+    metadata = {"name": "large", "namespace": space}
     made = {"apiVersion": names.API_VERSION, "kind": kind, "metadata": metadata, "spec": LARGEST[kind]}
-    assert post(made, "dryRun=All") == (201, "")
+    assert admin.send(made, "dryRun=All") == (201, "")
     assert len(json.dumps(made)) > 15_000
     wrong = json.loads(json.dumps(made))
     spec = wrong["spec"]
@@ -200,7 +224,7 @@ def test_the_largest_objects_are_looked_through_to_their_end(post, kind) -> None
         kind
     ][-1]
     last["from"][-1]["nonsense"] = 1
-    status, told = post(wrong, "dryRun=All")
+    status, told = admin.send(wrong, "dryRun=All")
     assert status == 422
     assert "from[15].nonsense: unknown field" in told
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from outrider import budgets, names, resources, rules, snapshot
 from outrider.compile import assembly, scope
-from outrider.resources import budget, fields, policy, server
+from outrider.resources import budget, endpoints, fields, policy, server
 
 
 def view(case: scope.Case, made: resources.MCPServer, *, url: str) -> snapshot.ServerView | None:
@@ -56,7 +56,7 @@ def price(own: server.Price, *, default: server.Price | None = None) -> budgets.
     )
 
 
-def endpoint(given: server.Endpoint, *, url: str) -> snapshot.Endpoint:
+def endpoint(given: endpoints.Endpoint, *, url: str) -> snapshot.Endpoint:
     """Where the server is, durations in seconds, header names in lower case."""
     return snapshot.Endpoint(
         url=url,
