@@ -9,6 +9,7 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -337,6 +338,21 @@ def test_two_hundred_questions_at_once_are_answered_and_too_many_refused(cluster
     assert len(set(found)) == 1
     assert [type(each) for each in rest] == [str, str, str, api.ClusterError, api.ClusterError]
     assert "wait already" in str(rest[-1])
+
+
+def test_a_storm_of_reviews_is_not_in_the_way_of_the_lease(cluster, place):
+    async def storm(subject):
+        reviews = [asyncio.create_task(subject.review_token(f"nonsense-{n}", AUDIENCE)) for n in range(400)]
+        await asyncio.sleep(0)
+        began = time.monotonic()
+        await subject.get_lease(place, "outrider")
+        lease = time.monotonic() - began
+        await asyncio.gather(*reviews)
+        return lease, time.monotonic() - began
+
+    lease, storm_seconds = asked(cluster.kubeconfig, storm)
+    print(f"400 reviews in {storm_seconds:.2f} s, the Lease in {lease:.2f} s")
+    assert lease < storm_seconds / 2
 
 
 def test_asking_loads_no_models_and_no_api_classes(cluster):

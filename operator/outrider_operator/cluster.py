@@ -36,6 +36,9 @@ CA_FIELD_MANAGER = "outrider-ca"
 CALLS_MAX = 8
 """Calls at a time, each in a thread."""
 
+URGENT_CALLS_MAX = 2
+"""Besides, for what somebody waits for who must not: the Lease, and a webhook that has two seconds. A storm of reviews is not in its way."""
+
 WAITING_MAX = 2_000
 """Calls under way or waiting for a thread: a storm of that many sidecars that connect at once is served, more is refused."""
 
@@ -48,6 +51,7 @@ _CONFIGURATIONS = {
     "MutatingWebhookConfiguration": "mutatingwebhookconfigurations",
     "ValidatingWebhookConfiguration": "validatingwebhookconfigurations",
 }
+_JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 
@@ -62,14 +66,22 @@ class ClusterError(Exception):
         self.text = text
 
 
+class _Lane:
+    """Threads, and how many calls they have or wait for them."""
+
+    def __init__(self, name: str, calls_max: int) -> None:
+        self.threads = concurrent.futures.ThreadPoolExecutor(calls_max, thread_name_prefix=f"cluster-{name}")
+        self.waiting = 0
+
+
 class Cluster:
     """One API server. `instance` is this replica's name, as its events show it."""
 
     def __init__(self, given: access.Access, *, instance: str = "outrider-operator") -> None:
         self._access = given
         self._instance = instance
-        self._threads = concurrent.futures.ThreadPoolExecutor(CALLS_MAX, thread_name_prefix="cluster")
-        self._waiting = 0
+        self._ordinary = _Lane("ordinary", CALLS_MAX)
+        self._urgent = _Lane("urgent", URGENT_CALLS_MAX)
         self._client: Any = None
         self._context: Any = None
         self._making = threading.Lock()
@@ -77,7 +89,8 @@ class Cluster:
 
     def close(self) -> None:
         """Waits for nobody: a call in flight ends by its own time limit."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for each in (self._ordinary, self._urgent):
+            each.threads.shutdown(wait=False, cancel_futures=True)
 
     # Who, and may they ----------------------------------------------------------------------------------------------
 
@@ -90,7 +103,9 @@ class Cluster:
     async def may(self, username: str, groups: Sequence[str], **about: Unpack[apiobjects.Attributes]) -> bool:
         """Whether the API server's authorizers would allow it: what a request of these people would meet."""
         body = apiobjects.access_review(username, groups, about)
-        answer = await self._ask("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body)
+        answer = await self._ask(
+            "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body, urgent=True
+        )
         return bool((answer.get("status") or {}).get("allowed"))
 
     # What people read -----------------------------------------------------------------------------------------------
@@ -135,18 +150,19 @@ class Cluster:
     # Lease, Secret, certificates ------------------------------------------------------------------------------------
 
     async def get_lease(self, namespace: str, name: str) -> dict[str, Any] | None:
-        return await self._unless_absent("GET", f"{_leases(namespace)}/{_q(name)}")
+        return await self._unless_absent("GET", f"{_leases(namespace)}/{_q(name)}", urgent=True)
 
     async def create_lease(self, namespace: str, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         """409 AlreadyExists when another was faster."""
         about = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
         body = {**about, "metadata": {"name": name, "namespace": namespace}, "spec": spec}
-        return await self._ask("POST", _leases(namespace), body)
+        return await self._ask("POST", _leases(namespace), body, urgent=True)
 
     async def replace_lease(self, lease: Mapping[str, Any]) -> dict[str, Any]:
         """409 Conflict when somebody wrote it since it was read."""
         metadata = lease["metadata"]
-        return await self._ask("PUT", f"{_leases(metadata['namespace'])}/{_q(metadata['name'])}", lease)
+        path = f"{_leases(metadata['namespace'])}/{_q(metadata['name'])}"
+        return await self._ask("PUT", path, lease, urgent=True)
 
     async def read_secret(self, namespace: str, name: str) -> Secret | None:
         found = await self._unless_absent("GET", _secret(namespace, name))
@@ -190,28 +206,29 @@ class Cluster:
 
     # How it is asked ------------------------------------------------------------------------------------------------
 
-    async def _unless_absent(self, *question: Any) -> dict[str, Any] | None:
+    async def _unless_absent(self, *question: Any, urgent: bool = False) -> dict[str, Any] | None:
         """The answer; None for 404."""
         try:
-            return await self._ask(*question)
+            return await self._ask(*question, urgent=urgent)
         except ClusterError as error:
             if error.status == 404:
                 return None
             raise
 
     async def _ask(
-        self, method: str, path: str, body: Any = None, content_type: str = "application/json"
+        self, method: str, path: str, body: Any = None, content_type: str = _JSON, *, urgent: bool = False
     ) -> dict[str, Any]:
-        if self._waiting >= WAITING_MAX:
+        lane = self._urgent if urgent else self._ordinary
+        if lane.waiting >= WAITING_MAX:
             raise ClusterError(
                 0, "TooManyRequests", f"{WAITING_MAX} questions to the API server wait already"
             )
         call = functools.partial(self._call, method, path, body, content_type)
-        self._waiting += 1
+        lane.waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+            return await asyncio.get_running_loop().run_in_executor(lane.threads, call)
         finally:
-            self._waiting -= 1
+            lane.waiting -= 1
 
     def _call(self, method: str, path: str, body: Any, content_type: str) -> dict[str, Any]:
         """In a thread. One exception, whatever goes wrong on the way."""
@@ -255,7 +272,7 @@ class Cluster:
                 own: dict[str, Any] = {"ssl_context": self._access.fresh_context()}
                 if self._access.server_name:
                     own["server_hostname"] = self._access.server_name
-                pools = urllib3.PoolManager(maxsize=CALLS_MAX, retries=again, **own)
+                pools = urllib3.PoolManager(maxsize=CALLS_MAX + URGENT_CALLS_MAX, retries=again, **own)
                 self._client.rest_client.pool_manager = pools
                 self._context = context
             return self._client
