@@ -25,7 +25,7 @@ AGAIN_SECONDS = 1.0
 AGAIN_SECONDS_MAX = 30.0
 """Between the end of a thread and the next one: longer each time, until one has served."""
 
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.25
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,10 +39,14 @@ class Place:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Parts:
-    """`settings` and `bundle` are None and '' before they are known; the others as admission and handlers have them."""
+    """`settings` and `bundle` are None and '' before they are known; `missing` says what has to be there first, ''.
+
+    The others as admission and handlers have them.
+    """
 
     settings: Callable[[], resources.Settings | None]
     bundle: Callable[[], str]
+    missing: Callable[[], str]
     may: admission.May
     post: Callable[[events.Event], object]
     told: Callable[[str, str, float], None]
@@ -57,7 +61,7 @@ class Admitting:
         self._parts = parts
         self._again_seconds = again_seconds
         self._thread: handlers.Thread | None = None
-        self._ended = "not served before the first configuration is in force"
+        self._ended = "admission is not served yet"
 
     @property
     def problem(self) -> str:
@@ -65,28 +69,37 @@ class Admitting:
         return self._ended if self._thread is None else self._thread.problem
 
     async def run(self, place: Place, context: ssl.SSLContext) -> None:
-        """Serves until cancelled, and then ends in order. To be called when the CRDs are there: kopf serves what it finds at its start."""
+        """Serves until cancelled, and then ends in order."""
         pause = self._again_seconds
-        try:
-            while True:
-                thread = self._thread = self._made(place, context)
-                thread.start()
-                if await self._served(thread):
-                    pause = self._again_seconds
-                self._thread, self._ended = None, f"{thread.problem}; it is started again"
-                log.info("admission is started again", extra={"fields": {"in_seconds": pause}})
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, AGAIN_SECONDS_MAX)
-        finally:
-            if self._thread is not None:
-                await self._thread.stop(STOP_SECONDS_MAX)
+        while True:
+            while missing := self._parts.missing():
+                self._ended = f"not served: {missing}"
+                await asyncio.sleep(_POLL_SECONDS)
+            thread = self._thread = self._made(place, context)
+            try:
+                served = await self._serving(thread)
+            finally:
+                await thread.stop(STOP_SECONDS_MAX)
+            self._thread, self._ended = None, f"{thread.problem}; it is started again"
+            pause = self._again_seconds if served else min(2 * pause, AGAIN_SECONDS_MAX)
+            await asyncio.sleep(pause)
 
-    async def _served(self, thread: handlers.Thread) -> bool:
-        """Waits for its end; whether it had come to serve."""
-        served = False
+    async def _serving(self, thread: handlers.Thread) -> bool:
+        """Until it has ended, or has to; whether it had come to serve. Another thread's state wakes nobody here."""
+        served = lacking = False
+        thread.start()
         while thread.alive:
-            served = served or thread.port != 0
-            await asyncio.sleep(_POLL_SECONDS)  # another thread's state wakes nobody here
+            if thread.port and not served:
+                served = True
+                log.info("admission is served", extra={"fields": {"port": thread.port}})
+            missing = bool(self._parts.missing())
+            if lacking and not missing:
+                log.info(
+                    "admission starts anew: a kind is there again, and kopf knows only what it found at its start"
+                )
+                break
+            lacking = missing
+            await asyncio.sleep(_POLL_SECONDS)
         return served
 
     def _made(self, place: Place, context: ssl.SSLContext) -> handlers.Thread:

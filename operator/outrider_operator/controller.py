@@ -96,7 +96,6 @@ class Controller:
     ) -> None:
         self._flags = flags
         self._parts = endless.Tasks()
-        self._read = asyncio.Event()
         self._bug = ""
         self.telemetry = telemetry.Telemetry()
         self._api = cluster.Cluster(reached, instance=flags.identity)
@@ -128,7 +127,6 @@ class Controller:
             self._compiled, self._known(), self._writer, self._poster, mended=self._mended
         )
         self._keeper = self._kept()
-        self._admission = admitting.Admitting(reached, self._admitted())
         self._standing = standing.Standing(
             source=self._source,
             offered=self._offers,
@@ -139,6 +137,7 @@ class Controller:
             bug=lambda: self._bug,
             leading=lambda: self.leading,
         )
+        self._admission = admitting.Admitting(reached, self._admitted())
         self._elector: lease.Elector | None = None
         self._writing: asyncio.Task[Any] | None = None
         self._replicas = self._joined()
@@ -159,6 +158,7 @@ class Controller:
         return admitting.Parts(
             settings=lambda: self._source.settings,
             bundle=lambda: self._keeper.bundle,
+            missing=self._standing.silent,
             may=self._api.may,
             post=self._poster.add,
             told=self.telemetry.admitted,
@@ -271,8 +271,7 @@ class Controller:
         await listening.serve(stack, app, bound, "stream", self._keeper.context())
 
     async def _admit(self, port: int) -> None:
-        """Admission, from the first configuration on: it refuses every pod before, and finds no CRDs."""
-        await self._read.wait()
+        """Admission, for as long as we run."""
         flags = self._flags
         url = f"https://{flags.name}.{flags.namespace}.svc:{SERVICE_STREAM_PORT}"
         place = admitting.Place(flags.listen, port, operator_url=url)
@@ -316,7 +315,11 @@ class Controller:
 
     def _announce(self, ports: Mapping[str, int]) -> None:
         if self._flags.address_file is not None:
-            durable.write(self._flags.address_file, json.dumps(ports).encode() + b"\n")
+            try:
+                durable.write(self._flags.address_file, json.dumps(ports).encode() + b"\n")
+            except OSError as error:
+                text = f"--address-file {self._flags.address_file} cannot be written: {error.strerror}"
+                raise OSError(text) from None
         fields = {**ports, "identity": self._flags.identity, "pid": os.getpid()}
         log.info("listening", extra={"fields": fields})
 
@@ -341,7 +344,6 @@ class Controller:
                 log.exception("a change was not used because of a bug; what was in force stays")
             else:
                 self._bug = ""
-                self._read.set()
                 fields = {"position": dict(reading.position), "woken": woken, "objects": len(reading.things)}
                 # Most readings are of statuses that we wrote ourselves.
                 log.log(logging.INFO if changes else logging.DEBUG, "in force", extra={"fields": fields})

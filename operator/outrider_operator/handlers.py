@@ -89,10 +89,10 @@ class Thread:
             asyncio.run(self._operate())
             why = "admission has ended"
         except BaseException as error:  # noqa: BLE001 - nobody else sees what ends a thread
-            why = f"admission has ended: {str(error) or repr(error)}"
+            why = f"admission has ended: {_said(error)}"
         self.port, self.problem = 0, why
         if not self._stopping:
-            log.error("admission has ended", extra={"fields": {"why": why}})
+            log.error("admission is not served", extra={"fields": {"why": why}})
 
     async def _operate(self) -> None:
         # Not an event of threads: kopf would wait for one in a thread that outlives everything else.
@@ -237,6 +237,12 @@ def _left_behind(_loop: asyncio.AbstractEventLoop, about: dict[str, Any]) -> Non
     error = about.get("exception")
     fields = {"why": str(error) or type(error).__name__ if error is not None else str(about.get("message"))}
     log.debug("kopf left a task behind", extra={"fields": fields})
+
+
+def _said(error: BaseException) -> str:
+    """Of an error of kopf's about the API server the sentence in it, without the answer as a dict behind it."""
+    first = error.args[0] if error.args else None
+    return first if isinstance(first, str) and first else str(error) or repr(error)
 
 
 def _settings(endpoint: Endpoint) -> kopf.OperatorSettings:

@@ -175,18 +175,15 @@ class Keeper:
         secret = await secrets.read_secret(*self._secret)
         if secret is None:
             raise CertificateError(
-                "the Secret {}/{} does not exist; the Helm chart makes it, upgrade or install it again".format(
-                    *self._secret
-                )
+                f"{self._where} does not exist; the Helm chart makes it, upgrade or install it again"
             )
         kept = certificates.Kept.of(secret.data)
         if not self.leading():
             return kept if kept.ca_cert and kept.tls_cert else None
         asked, done = (secret.annotations.get(each, "") for each in (ROTATE_ANNOTATION, ROTATED_ANNOTATION))
-        if not kept.ca_cert and certificates.usable(self._kept):
-            kept = (
-                self._kept
-            )  # an authority that somebody emptied out of the Secret is still the one everybody trusts
+        if not certificates.usable(kept) and certificates.usable(self._kept):
+            # An authority that somebody emptied out of the Secret, or wrote over, is still the one everybody trusts.
+            kept = self._kept
         wishes = certificates.Wishes(
             names=self._names,
             rotate=bool(asked) and asked != done,
@@ -220,7 +217,10 @@ class Keeper:
     def _adopt(self, found: certificates.Kept) -> None:
         """Serves new connections with it, trusts it and says so."""
         bundle = found.bundle
-        client = ssl.create_default_context(cadata=bundle)
+        try:
+            client = ssl.create_default_context(cadata=bundle)
+        except (ValueError, TypeError, ssl.SSLError) as error:
+            raise CertificateError(f"{self._where} does not hold authorities in PEM: {error}") from None
         if self._secrets is None:
             serving = _loaded(*self._files())
         else:
@@ -249,6 +249,10 @@ class Keeper:
         if bundle != self.bundle or not 0 <= now - at < _TOLD_AGAIN_SECONDS:
             await self.tell(self.bundle)
             self._told = (self.bundle, now)
+
+    @property
+    def _where(self) -> str:
+        return str(self._folder) if self._secrets is None else "the Secret {}/{}".format(*self._secret)
 
     def _files(self) -> tuple[pathlib.Path, pathlib.Path]:
         return self._folder / "tls.crt", self._folder / "tls.key"

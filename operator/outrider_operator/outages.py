@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why the API server did not answer or said no, in words for people: the libraries' own name objects in memory and wrap each other.
 
-Used by cluster and listwatch. Pure.
+Used by cluster, listwatch and replicas. Pure.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 from collections.abc import Iterator
+
+import aiohttp
 
 _ADVICE = {
     401: "the API server does not know who asks; the token or certificate has ended or is of another cluster",
@@ -18,14 +21,32 @@ _ADVICE = {
 
 def unanswered(server: str, error: BaseException) -> str:
     """A sentence about a request that got no answer."""
-    chain = list(_chain(error))
-    for each in chain:
-        if isinstance(each, ssl.SSLCertVerificationError):
+    for each in _chain(error):
+        # aiohttp's own is of this class too, without what this one says.
+        if isinstance(each, ssl.SSLCertVerificationError) and hasattr(each, "verify_message"):
             return (
-                f"the API server {server} is not to be trusted: {each.verify_message or each}; "
+                f"the API server {server} is not to be trusted: {each.verify_message}; "
                 "look at the address and the certificate authority that were given for it"
             )
-    return f"the API server {server} does not answer: {_innermost(chain)}"
+    return f"the API server {server} does not answer: {why(error)}"
+
+
+def why(error: BaseException) -> str:
+    """What was in the way, in a few words."""
+    chain = list(_chain(error))
+    for each in reversed(chain):
+        if isinstance(each, TimeoutError):
+            return "it took too long"
+        if isinstance(each, ssl.SSLEOFError | ssl.SSLZeroReturnError | aiohttp.ServerDisconnectedError):
+            return "the connection was closed"
+        # TLS and names have error numbers of their own.
+        if isinstance(each, OSError) and not isinstance(each, ssl.SSLError | socket.gaierror) and each.errno:
+            said = os.strerror(each.errno).lower()
+            return f"{each.filename}: {said}" if each.filename else said
+        if isinstance(each, ConnectionError):
+            return "the connection was closed"
+    last = chain[-1]
+    return " ".join(str(last).split())[:300] or repr(last)
 
 
 def refused(status: int, reason: str, text: str) -> str:
@@ -33,16 +54,6 @@ def refused(status: int, reason: str, text: str) -> str:
     if status == 0:
         return text
     return _ADVICE.get(status, "{reason}: {text}").format(reason=reason, text=text)
-
-
-def _innermost(chain: list[BaseException]) -> str:
-    for each in reversed(chain):
-        if isinstance(each, TimeoutError):
-            return "it took too long"
-        if isinstance(each, OSError) and each.errno and each.errno > 0:
-            return os.strerror(each.errno).lower()
-    last = chain[-1]
-    return " ".join(str(last).split())[:300] or repr(last)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

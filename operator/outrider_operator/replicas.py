@@ -22,7 +22,7 @@ import aiohttp
 import msgspec
 from aiohttp import hdrs, web
 
-from outrider_operator import cluster, keeper, pods, receipts, reviewer, streaming
+from outrider_operator import cluster, keeper, outages, pods, receipts, reviewer, streaming
 
 log = logging.getLogger("outrider.operator")
 
@@ -155,7 +155,7 @@ class Replicas:
                 text = await answer.text()
                 return "" if answer.status == 200 else f"{answer.status} {text[:200]}"
         except (aiohttp.ClientError, OSError, TimeoutError, keeper.CertificateError) as error:
-            return str(error) or type(error).__name__
+            return outages.why(error)
 
     def _asked(self, method: str, holder: str, body: bytes | None = None) -> Any:
         """A request to the holder. Raises OSError when our token cannot be read."""
@@ -231,7 +231,7 @@ class Replicas:
                     return await answer.json(), ""
                 why = f"it answers {answer.status}"
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, keeper.CertificateError) as error:
-            why = str(error) or type(error).__name__
+            why = outages.why(error)
         return self._rows(), f"the replica that collects receipts was not reached: {why}"
 
     def _rows(self) -> list[dict[str, Any]]:
