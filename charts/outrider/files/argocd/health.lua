@@ -1,5 +1,5 @@
 -- Health of an MCPServer, MCPToolPolicy or MCPBudget for Argo CD, from the conditions that the operator writes.
--- Ready=Unknown is progress: nobody has said anything yet, or not about this generation.
+-- Ready=Unknown is progress: nobody has said anything yet, or not about this generation. So is Pending: sidecars answer in seconds.
 local health = {status = "Progressing", message = "The operator has not looked at it yet"}
 local status = obj.status
 if status == nil or status.conditions == nil then
@@ -19,7 +19,7 @@ for _, condition in ipairs(status.conditions) do
     health.message = condition.message
     if condition.status == "True" then
       health.status = "Healthy"
-    elseif condition.status == "False" then
+    elseif condition.status == "False" and condition.reason ~= "Pending" then
       health.status = "Degraded"
     end
   end
