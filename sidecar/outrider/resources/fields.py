@@ -138,6 +138,15 @@ Pointer = Annotated[str, pydantic.Field(pattern=POINTER_PATTERN, max_length=256)
 """A JSON pointer (RFC 6901), not the empty one."""
 
 
+def _no_number(value: object) -> object:
+    """To Python 1 is True; to an API server, and to a reader, it is not."""
+    return value if isinstance(value, bool) else None
+
+
+Yes = Annotated[Literal[True], pydantic.BeforeValidator(_no_number)]
+"""`true`, where leaving the field out says the contrary."""
+
+
 class Selector(Model):
     """Which callers an entry is about. Fields inside one entry must all match; only attested facts exist here."""
 
@@ -154,7 +163,7 @@ class Selector(Model):
     teams: Annotated[tuple[Team, ...], pydantic.Field(min_length=1, max_length=32)] | None = pydantic.Field(
         default=None, description="Teams of the settings that the caller belongs to; any of them."
     )
-    anyone: Literal[True] | None = pydantic.Field(
+    anyone: Yes | None = pydantic.Field(
         default=None, description="Every caller; stands alone in its entry. There is no `anyone: false`."
     )
 

@@ -61,7 +61,7 @@ class Credential(Model):
     file: FileSource | None = pydantic.Field(
         default=None, description="The value is in a file.", json_schema_extra=FILES_ONLY
     )
-    none: Literal[True] | None = pydantic.Field(
+    none: fields.Yes | None = pydantic.Field(
         default=None,
         description="Nothing is sent to these callers' calls: the server needs no credential for them.",
     )
