@@ -24,7 +24,7 @@ from outrider import injection
 from outrider_operator import access, admission, events, handlers
 from outrider_operator import cluster as api
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 
 class Admitted:
@@ -34,6 +34,7 @@ class Admitted:
         self.cluster, self.name = cluster, name
         self.options: injection.Options | None = pods.options()
         self.ca = pods.CA
+        self.said: object = None
         self.posted: list[events.Event] = []
         self.told: list[tuple[str, str]] = []
         self.nudged: list[tuple[str, str, str]] = []
@@ -85,7 +86,7 @@ class Admitted:
         until(lambda: self.thread.port, lambda: self.thread.problem)
         self.cluster.expose(self.home, "outrider", {"webhook": (443, self.thread.port)})
         self.cluster.apply(*self.configurations())
-        until(self.injects, lambda: f"the webhook is called: {self.told}")
+        until(self.injects, lambda: f"the webhook is called: {self.said}")
         return self
 
     def configurations(self) -> list[dict[str, Any]]:
@@ -102,7 +103,7 @@ class Admitted:
         return made
 
     def injects(self) -> bool:
-        made = self.create(pods.pod(), "--dry-run=server")
+        self.said = made = self.create(pods.pod(), "--dry-run=server")
         return isinstance(made, dict) and made["metadata"]["labels"].get("outrider.dev/injected") == "true"
 
     def create(self, pod: dict[str, Any], *more: str, namespace: str = "") -> dict[str, Any] | str:
