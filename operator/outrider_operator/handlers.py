@@ -15,7 +15,7 @@ import dataclasses
 import logging
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 import kopf
@@ -232,6 +232,18 @@ def connection(given: access.Access) -> kopf.ConnectionInfo:
     )
 
 
+class _Patience(Iterable[float]):
+    """Seconds between attempts at one request, without end: kopf ends, admission with it, when a list of them does.
+
+    An API server that starts answers 503 and 429 for a while; a pause of five seconds at most is all that is lost then.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (0.3, 1.0, 2.0, 4.0)
+        while True:
+            yield 5.0
+
+
 def _left_behind(_loop: asyncio.AbstractEventLoop, about: dict[str, Any]) -> None:
     """A task of kopf's that nobody waited for: the one that mattered ended admission, and that is said."""
     error = about.get("exception")
@@ -255,7 +267,7 @@ def _settings(endpoint: Endpoint) -> kopf.OperatorSettings:
     settings.watching.server_timeout = 300
     settings.watching.chunk_size = 500
     settings.networking.connect_timeout = 10
-    settings.networking.error_backoffs = (0.3, 1, 2, 4, 5, 5, 5, 5)
+    settings.networking.error_backoffs = _Patience()
     settings.queueing.worker_limit = 16
     settings.process.ultimate_exiting_timeout = None
     return settings
