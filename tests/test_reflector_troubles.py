@@ -130,6 +130,22 @@ def test_a_server_that_says_when_to_come_back_is_left_alone_until_then(monkeypat
     with_fake(main)
 
 
+def test_what_was_listed_is_the_last_good_state_though_it_cannot_be_watched():
+    async def main(fake, seen):
+        async def unwatchable(request):
+            return fakeapi.status(403, "Forbidden", "no watch") if "watch" in request.query else None
+
+        fake.script = unwatchable
+        await seen.until(lambda: seen.phase is FROZEN)
+        assert seen.names == {"a"}
+        assert "no watch" in seen.subject.state.why
+        fake.put("b", 11)
+        await seen.until(lambda: seen.names == {"a", "b"})
+        assert [state.phase for state in seen.states] == [FROZEN], "it does not come and go"
+
+    with_fake(main)
+
+
 def test_a_bug_of_ours_freezes_and_is_tried_again():
     broken = True
 

@@ -84,7 +84,7 @@ class Reflector:
         self._changed, self._alarmed, self._stated, self._looked = changed, alarmed, stated, looked
         self._crd_state = crd_state
         self._forward_only = forward_only
-        self._must_list = True
+        self._must_list, self._was_read = True, False
         self._listed_at = -RELIST_SECONDS
         self._failures = 0
         self._failing_since: float | None = None
@@ -217,8 +217,8 @@ class Reflector:
             found, version = await self._source.listed(self._held)
             difference = self._held.replaced(found, version, forward_only=self._forward_only)
             self._must_list = False  # before anybody is told, who may ask for another
-            first = self.state.phase is Phase.WAITING
-            await self._take(difference, check=first or difference.deletions > 0)
+            await self._take(difference, check=not self._was_read or difference.deletions > 0)
+            self._was_read = True
 
     async def _take(self, difference: collection.Difference, *, check: bool) -> None:
         """Applies and tells; called with `_applying` held, since whether a CRD is there takes a moment to ask."""
@@ -259,9 +259,12 @@ class Reflector:
             self._failing_since = now
         if reason is Reason.NOT_SERVED and self._crd_state is not None:
             reason = Reason.CRD_GONE
-        waiting = self.state.phase is Phase.WAITING
-        if waiting or reason is not Reason.UNREACHABLE or now - self._failing_since >= OUTAGE_SECONDS:
-            self._say(Phase.WAITING if waiting else Phase.FROZEN, reason, why)
+        if (
+            not self._was_read
+            or reason is not Reason.UNREACHABLE
+            or now - self._failing_since >= OUTAGE_SECONDS
+        ):
+            self._say(self._unsynced, reason, why)
         pause = min(max(_pause(self._failures), retry_after), 3 * RETRY_SECONDS_MAX)
         self._failures += 1
         await asyncio.sleep(pause)
@@ -285,9 +288,13 @@ class Reflector:
 
     async def _wait_for_crd(self, why: str) -> None:
         self._must_list = True
-        waiting = self.state.phase is Phase.WAITING
-        self._say(Phase.WAITING if waiting else Phase.FROZEN, Reason.CRD_GONE, why)
+        self._say(self._unsynced, Reason.CRD_GONE, why)
         await asyncio.sleep(LOOK_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
+
+    @property
+    def _unsynced(self) -> Phase:
+        """A list that was applied is a good state, even if no watch was ever opened."""
+        return Phase.FROZEN if self._was_read else Phase.WAITING
 
     def _say(self, phase: Phase, reason: Reason, why: str) -> None:
         before = self.state
