@@ -247,13 +247,13 @@ class Installation:
         self.processes.append(process)
         return process
 
-    def install(self, **values: Any) -> None:
+    def install(self, *, chart: pathlib.Path | None = None, **values: Any) -> None:
         """The chart, by Helm. Nobody runs its Deployments here: that is what `operator` is for."""
         self._service.start(8443, host=self.service_ip)
         self._admission.start(0, host=self.cluster.host_ip)
         self.wire.start()
         self.let_operators_back()
-        helm.Helm(self.cluster.kubeconfig).install(NAME, "charts/outrider", NAMESPACE, values)
+        helm.Helm(self.cluster.kubeconfig).install(NAME, chart or helm.OUTRIDER, NAMESPACE, values)
         self.cluster.expose(NAMESPACE, NAME, {"webhook": (443, self._admission.port), "stream": (8443, 8443)})
 
     def operator(self, *more: str, ready: bool = True) -> Operator:

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Upgrade, rollback and uninstall with proxies connected and calls running: no caller notices any of it."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+import subprocess
+import tarfile
+
+import pytest
+from tests import laptop
+from tests.kube import address, helm, installation, scenarios
+from tests.kube.scenarios import AGENTS, SERVER
+from tests.scenarios import recorder
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+NAME, NAMESPACE = installation.NAME, installation.NAMESPACE
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def previous_chart(folder: pathlib.Path) -> pathlib.Path:
+    """The chart as it was at the commit that changed it before the last one."""
+    listed = subprocess.run(
+        ["git", "log", "--format=%H", "-n", "2", "--", "charts/outrider"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    commits = listed.stdout.split()
+    assert len(commits) == 2, "the history of charts/outrider is needed: clone without --depth"
+    packed = subprocess.run(
+        ["git", "archive", commits[1], "charts/outrider"], cwd=ROOT, capture_output=True, check=True
+    )
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "charts" / "outrider"
+
+
+def test_nobody_who_calls_notices_an_upgrade_a_rollback_or_an_uninstall(own_cluster, tmp_path):
+    home = installation.Installation(own_cluster, tmp_path / "installation")
+    release = helm.Helm(own_cluster.kubeconfig)
+    with recorder.running(address.private()) as seen:
+        try:
+            home.install(chart=previous_chart(tmp_path / "before"))
+            scenarios.prepared(home, seen)
+            own_cluster.apply(scenarios.policy(scenarios.allow("echo")))
+            home.operator()
+            home.operator()
+            agent = home.beside(AGENTS, "quote-bot")
+            agent.until(SERVER, "echo", "allowed")
+            with scenarios.Load(agent.agent) as load:
+                release.upgrade(NAME, helm.OUTRIDER, NAMESPACE, {"operator": {"logLevel": "debug"}})
+                rolled(home)
+                changes(home, agent, "slow")
+                release.rollback(NAME, NAMESPACE)
+                rolled(home)
+                changes(home, agent, "paid")
+                home.until_condition("orpol", "access", "crm", Programmed="True", Ready="True")
+                release.uninstall(NAME, NAMESPACE)
+                for each in home.operators:
+                    each.stop()
+                laptop.until(lambda: len(load.verdicts) > 100, "calls went on", 30)
+            assert load.said() == {"allowed"}
+            assert agent.verdict(SERVER, "paid") == "allowed", "on its last good configuration"
+            assert left(home) == {"customresourcedefinition"}
+        finally:
+            home.close()
+            print(*{each.log: each.tail() for each in home.processes}.values(), sep="\n")
+
+
+def rolled(home):
+    """As a Deployment rolls: one replica after another, each ready before the next goes."""
+    for each in home.operators:
+        assert each.stop() == 0
+        each.start().until_ready()
+
+
+def changes(home, agent, tool):
+    home.cluster.apply(scenarios.policy(scenarios.allow("echo", tool)))
+    agent.until(SERVER, tool, "allowed")
+
+
+def left(home):
+    """The kinds of whatever of ours is left in the cluster's scope."""
+    kinds = "crd,clusterrole,clusterrolebinding,mutatingwebhookconfiguration,validatingwebhookconfiguration"
+    kinds += ",validatingadmissionpolicy,validatingadmissionpolicybinding"
+    found = home.cluster.kubectl("get", kinds, "-o", "name").stdout.split()
+    return {each.partition(".")[0].partition("/")[0] for each in found if "outrider" in each}
