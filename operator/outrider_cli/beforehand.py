@@ -107,6 +107,7 @@ def namespace(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
             f"namespace {name} is being deleted", "nothing can be installed into it",
             then=f"wait for it, or see what keeps it: kubectl get namespace {name} -o yaml",
         )  # fmt: skip
+        return
     level = labels.get(_LEVEL, "")
     said = f", Pod Security {level}, which our pods pass" if level else ""
     yield diagnosis.ok(f"namespace {name} is there{said}")
