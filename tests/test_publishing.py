@@ -55,10 +55,22 @@ def test_only_the_streams_whose_offer_differs_are_woken() -> None:
     source.texts["bot"] = "c"
     assert asyncio.run(publisher.refresh()) == 3
     assert [each.changed.is_set() for each in (*bots, cat)] == [True, True, True, False]
+    for each in bots:
+        offered(publisher, each)
     assert asyncio.run(publisher.refresh()) == 0
     source.texts["cat"] = "d"
     assert asyncio.run(publisher.refresh([BOT, ("nobody", "listens")])) == 0
     assert asyncio.run(publisher.refresh([CAT])) == 1
+
+
+def test_who_looked_before_everybody_was_told_keeps_nobody_else_from_being_told() -> None:
+    source = Sourced(bot="a")
+    publisher = publishing.Publisher(source)
+    early, *others = [listening(publisher, pod=str(number)) for number in range(3)]
+    source.texts["bot"] = "b"
+    offered(publisher, early)
+    assert asyncio.run(publisher.refresh()) == 2
+    assert [each.changed.is_set() for each in (early, *others)] == [False, True, True]
 
 
 def test_a_position_that_moves_alone_wakes_nobody() -> None:

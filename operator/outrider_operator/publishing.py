@@ -69,11 +69,10 @@ class Stream:
 class _Group:
     """The streams of one workload that read one schema."""
 
-    __slots__ = ("due", "line", "line_of", "sending", "streams", "version")
+    __slots__ = ("due", "line", "line_of", "sending", "streams")
 
     def __init__(self) -> None:
         self.streams: set[Stream] = set()
-        self.version = ""
         self.due: set[Stream] = set()
         self.sending = 0
         self.line = b""
@@ -126,7 +125,7 @@ class Publisher:
     @property
     def versions(self) -> int:
         """How many different snapshots are offered now."""
-        return len({group.version for groups in self._groups.values() for group in groups.values()})
+        return len({stream.offered for stream in self.streams if stream.offered})
 
     def opened(self, stream: Stream) -> None:
         """A stream begins."""
@@ -172,13 +171,13 @@ class Publisher:
         woken = 0
         for schema, group in self._groups.get(subject, {}).items():
             offer = self._source.offer(subject, schema)
-            if offer is None or offer.version == group.version:
+            if offer is None:
                 continue
-            group.version = offer.version
-            group.due = set(group.streams)
-            for stream in group.streams:
+            # Each for itself: one of them may have looked already, between the change and this.
+            group.due = {stream for stream in group.streams if stream.offered != offer.version}
+            for stream in group.due:
                 stream.changed.set()
-            woken += len(group.streams)
+            woken += len(group.due)
         return woken
 
     def newest(self, stream: Stream) -> Offer | None:
@@ -190,7 +189,6 @@ class Publisher:
         stream.offered, stream.position, stream.refusal = offer.version, offer.position, None
         stream.sent_at = time.monotonic()
         group = self._groups[stream.principal.subject][stream.schema]
-        group.version = offer.version
         group.due.discard(stream)
         self.book.offered(stream.principal, offer.version, offer.position, offer.unexpressed)
         if held:
