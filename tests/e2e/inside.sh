@@ -46,6 +46,6 @@ fi
 status=0
 if [ "${1:-}" = shell ]; then bash || true; else
   [[ " $* " == *" tests/e2e"* ]] || set -- tests/e2e "$@"
-  .venv/bin/python -m pytest -q -p no:cacheprovider "$@" || status=$?
+  .venv/bin/python -m pytest -q -x -p no:cacheprovider "$@" || status=$?
 fi
 exit "$status"

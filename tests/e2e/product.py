@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from tests.e2e import images, node
-from tests.kube import helm
+from tests.kube import apiserver, helm
 
 NAME, NAMESPACE = "outrider", "outrider-system"
 AGENTS, SERVERS = "agents", "servers"
-HELM_SECONDS = 90
+HELM_SECONDS = 150
 _RESTRICTED = {
     "runAsNonRoot": True, "runAsUser": 1000, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
     "seccompProfile": {"type": "RuntimeDefault"},
@@ -73,7 +75,7 @@ class Product:
                 "spec": {"selector": {"app": "clock"}, "ports": [{"port": 80, "targetPort": 8000}]},
             },
             self.kind("MCPServer", SERVERS, "clock", {
-                "endpoint": {"service": {"name": "clock", "port": 80}},
+                "description": "What time it is, anywhere", "endpoint": {"service": {"name": "clock", "port": 80}},
                 "credentials": [{"name": "open", "from": [{"anyone": True}], "none": True}],
             }),
             self.kind("MCPToolPolicy", SERVERS, "open", {
@@ -81,6 +83,8 @@ class Product:
                 "rules": [{"name": "agents", "effect": "Allow", "from": [{"namespaces": [AGENTS]}], "tools": ["*"]}],
             }),
         )  # fmt: skip
+
+        self.node.kubectl("rollout", "status", "-n", SERVERS, "deployment/clock", "--timeout=120s")
 
     def policy(self, *tools: str) -> None:
         """What the agents' own namespace lets its agents call of the clock."""
@@ -105,22 +109,48 @@ class Product:
     def agent(self, name: str, **changed: Any) -> None:
         """An agent that waits for `call`; returns when its pod is Ready."""
         self.node.apply(pod(name, **changed))
-        self.node.kubectl("wait", "-n", AGENTS, "--for=condition=Ready", f"pod/{name}", "--timeout=90s")
+        self.node.kubectl("wait", "-n", AGENTS, "--for=condition=Ready", f"pod/{name}", "--timeout=120s")
 
     # What it does -------------------------------------------------------------------------------------------------------
 
-    def call(
-        self, agent: str, tool: str, arguments: Mapping[str, Any] | None = None, *, container: str = "agent"
-    ) -> dict[str, Any]:
+    def full(self, tool: str) -> str:
+        """A tool of the clock as agents see it where all servers are one."""
+        return f"{SERVERS}_clock__{tool}"
+
+    def names_in(self, answer: Mapping[str, Any]) -> list[str]:
+        """The tools of the clock that an agent was shown."""
+        return [each.removeprefix(self.full("")) for each in answer["tools"]]
+
+    def call(self, agent: str, tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """What the agent in that pod was told: `tools`, `verdict`, `text`."""
-        line = ["python", "/agent/agent.py", tool, json.dumps(arguments or {})]
-        ran = self.node.kubectl("exec", "-n", AGENTS, agent, "-c", container, "--", *line, check=False)
+        line = ["python", "/agent/agent.py", self.full(tool), json.dumps(arguments)]
+        ran = self.node.kubectl("exec", "-n", AGENTS, agent, "-c", "agent", "--", *line, check=False)
         if not ran.stdout:
             return {"tools": [], "verdict": "broken", "text": ran.stderr}
         return json.loads(ran.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
+    def talk(
+        self, agent: str, tool: str, arguments: Mapping[str, Any], *, times: int
+    ) -> subprocess.Popen[str]:
+        """Many calls in one session, one line of JSON each; the caller ends it."""
+        line = [
+            apiserver.KUBECTL, "--kubeconfig", self.node.kubeconfig, "exec", "-n", AGENTS, agent, "-c", "agent", "--",
+            "python", "/agent/agent.py", self.full(tool), json.dumps(arguments), "--times", str(times),
+        ]  # fmt: skip
+        return subprocess.Popen([os.fspath(word) for word in line], stdout=subprocess.PIPE, text=True)
+
+    def crash_sidecar(self, agent: str) -> None:
+        """kill -9 to the container, as the kernel does to one that needs too much memory; waits until it is back."""
+        before = self.restarts(agent)["outrider"]
+        statuses = self.node.get("pod", agent, AGENTS)["status"]["initContainerStatuses"]
+        (container,) = [each["containerID"] for each in statuses if each["name"] == "outrider"]
+        self.node.ctr("tasks", "kill", "--signal", "SIGKILL", container.removeprefix("containerd://"))
+        self.node.until(
+            lambda: self.restarts(agent)["outrider"] == before + 1, "the sidecar is started again"
+        )
+
     def until(
-        self, agent: str, tool: str, arguments: Mapping[str, Any], verdict: str, *, seconds: float = 30.0
+        self, agent: str, tool: str, arguments: Mapping[str, Any], verdict: str, *, seconds: float = 60.0
     ) -> dict[str, Any]:
         """Calls until that is the verdict."""
         last: dict[str, Any] = {}
@@ -139,6 +169,20 @@ class Product:
         found = self.node.get(kind, name, namespace).get("status", {}).get("conditions", ())
         return next((each for each in found if each["type"] == type_), {})
 
+    def until_ready(self, kind: str, namespace: str, name: str, *, programmed: str) -> None:
+        """Waits until an object says Ready, and how many pods of how many enforce it."""
+        last: dict[str, Any] = {}
+
+        def held() -> bool:
+            last.update(self.node.get(kind, name, namespace).get("status", {}))
+            ready = self.condition(kind, namespace, name, "Ready").get("status") == "True"
+            return ready and last.get("programmed") == programmed
+
+        try:
+            self.node.until(held, f"{kind} {namespace}/{name} is Ready and programmed {programmed}", 60)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{json.dumps(last, indent=1)}") from error
+
     def restarts(self, pod: str) -> dict[str, int]:
         """How often each container of an agent's pod was started again."""
         status = self.node.get("pod", pod, AGENTS)["status"]
@@ -148,7 +192,7 @@ class Product:
     def scale(self, replicas: int) -> None:
         """The operator's Deployment, and waits until it is so."""
         self.node.kubectl("scale", "-n", NAMESPACE, f"deployment/{NAME}", f"--replicas={replicas}")
-        self.node.kubectl("rollout", "status", "-n", NAMESPACE, f"deployment/{NAME}", "--timeout=90s")
+        self.node.kubectl("rollout", "status", "-n", NAMESPACE, f"deployment/{NAME}", "--timeout=120s")
         selector = "app.kubernetes.io/component=operator"
         self.node.until(
             lambda: (
