@@ -8,10 +8,10 @@ export OUTRIDER_NODE_MODULES ?= $(CURDIR)/tests/node/node_modules
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint generate bench lock clean
+.PHONY: help install demo test test-fast e2e lint generate bench lock clean
 
 help: ## what there is
-	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 .venv/stamp: lock/dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
@@ -40,6 +40,9 @@ test: install tests/node/node_modules/stamp lint ## everything
 
 test-fast: install ## the inner loop
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q -m "not slow"
+
+e2e: install ## a Kubernetes node made of parts, and the charts on it with real images (Linux, root)
+	bash tests/e2e/run.sh
 
 lint: .venv/stamp ## ruff, mypy strict, import contracts
 	$(BIN)/ruff check --quiet .
