@@ -277,7 +277,7 @@ def test_pods_that_are_older_than_the_opt_in_are_found(own_cluster: apiserver.Cl
     pod(own_cluster, "agents", "late", {})
     [(level, line)] = found(kube, "injection")
     assert level == "bad"
-    assert "1 pods of agents have no sidecar" in line
+    assert "pods without a sidecar: 1, in agents" in line
     assert "kubectl rollout restart deployment,statefulset,daemonset -n agents" in line
 
 

@@ -55,3 +55,8 @@ def test_an_api_server_that_does_not_answer_ends_it(kind: kubectl.Kind) -> None:
 def test_many_names_are_a_few_and_a_number() -> None:
     assert diagnosis.several(["b", "a"]) == "a, b"
     assert diagnosis.several("gfedcba") == "a, b, c, d, e and 2 more"
+
+
+def test_one_is_and_several_are() -> None:
+    assert diagnosis.counted(1, "proxy", "proxies") == "1 proxy is"
+    assert diagnosis.counted(0, "proxy", "proxies") == "0 proxies are"

@@ -85,7 +85,9 @@ def policies(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
                 then=f"kubectl get validatingadmissionpolicy {name} -o yaml",
             )  # fmt: skip
     if wanted <= bound and not missing:
-        yield diagnosis.ok(f"{len(wanted)} admission policies are in force")
+        yield diagnosis.ok(
+            f"{diagnosis.counted(len(wanted), 'admission policy', 'admission policies')} in force"
+        )
 
 
 def webhooks(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
@@ -253,7 +255,7 @@ def objects(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
             then=f"kubectl describe {first[0].lower()}s.{names.GROUP} -n {first[2].replace('/', ' ')}",
         )
     if found and not silent and not reasons:
-        yield diagnosis.ok(f"{len(found)} objects are in force")
+        yield diagnosis.ok(f"{diagnosis.counted(len(found), 'object', 'objects')} in force")
     if not found:
         yield diagnosis.note("there is no server, policy or budget yet", then="kubectl apply -f examples/")
 
@@ -284,15 +286,15 @@ def injection(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
     if late:
         count, first = sum(late.values()), min(late)
         yield diagnosis.bad(
-            f"{count} pods of {diagnosis.several(late)} have no sidecar", "they are older than the label, and nothing governs them",
+            f"pods without a sidecar: {count}, in {diagnosis.several(late)}", "they are older than the label, and nothing governs them",
             then=f"make them anew: kubectl rollout restart deployment,statefulset,daemonset -n {first}",
         )  # fmt: skip
     else:
-        yield diagnosis.ok(f"{len(enabled)} namespaces have opted in, and every pod of theirs has a sidecar")
+        yield diagnosis.ok(f"opted in: {diagnosis.several(enabled)}; every pod there has a sidecar")
 
 
 def sidecars(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
-    """Every sidecar enforces what is in force."""
+    """Every proxy, sidecars and probers, enforces what is in force."""
     try:
         answer = proxy_status.asked(kube, "")
     except output.Stop as stop:
@@ -307,7 +309,7 @@ def sidecars(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
     for state, pods in sorted(states.items()):
         if state != proxy_status.SYNCED:
             yield diagnosis.bad(
-                f"{len(pods)} of {len(rows)} sidecars are {state.lower()}", diagnosis.several(pods),
+                f"{len(pods)} of {len(rows)} proxies are {state.lower()}", diagnosis.several(pods),
                 then="outrider proxy-status -A",
             )  # fmt: skip
     if not answer.get("complete", False):
@@ -315,7 +317,11 @@ def sidecars(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
             "not every replica has been heard", str(answer.get("why", "")), then="outrider proxy-status -A"
         )
     if set(states) <= {proxy_status.SYNCED}:
-        yield diagnosis.ok(f"{len(rows)} sidecars are in sync" if rows else "no sidecar is running yet")
+        yield diagnosis.ok(
+            f"{diagnosis.counted(len(rows), 'proxy', 'proxies')} in sync"
+            if rows
+            else "no sidecar is running yet"
+        )
 
 
 CHECKS: tuple[tuple[str, diagnosis.Check], ...] = (

@@ -70,3 +70,8 @@ def several(names: Iterable[str], most: int = 5) -> str:
     listed = sorted(names)
     more = len(listed) - most
     return ", ".join(listed[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(number: int, one: str, more: str) -> str:
+    """`1 pod is`, `2 pods are`."""
+    return f"{number} {one} is" if number == 1 else f"{number} {more} are"
