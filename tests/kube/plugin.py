@@ -16,6 +16,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[apiserver.Clus
     yield from _running(tmp_path_factory.mktemp("cluster"))
 
 
+@pytest.fixture(scope="module")
+def module_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[apiserver.Cluster]:
+    """For the tests of one module that install a release: there is only one of its kind in a cluster."""
+    yield from _running(tmp_path_factory.mktemp("cluster"))
+
+
 @pytest.fixture
 def own_cluster(tmp_path: pathlib.Path) -> Iterator[apiserver.Cluster]:
     """For one test, which may stop, restart and restore it."""
@@ -25,10 +31,11 @@ def own_cluster(tmp_path: pathlib.Path) -> Iterator[apiserver.Cluster]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever needs an API server is not for the inner loop: `make test-fast` builds none."""
+    """Whatever needs an API server is not for the inner loop, and a module of it runs in one process: starting costs more than a test."""
     for item in items:
-        if {"cluster", "own_cluster"} & set(getattr(item, "fixturenames", ())):
+        if {"cluster", "module_cluster", "own_cluster"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 def _running(folder: pathlib.Path) -> Iterator[apiserver.Cluster]:

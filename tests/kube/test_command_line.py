@@ -31,8 +31,8 @@ def seen():
 
 
 @pytest.fixture(scope="module")
-def home(cluster, seen, tmp_path_factory):
-    with installation.installed(cluster, tmp_path_factory.mktemp("commands"), replicas=2) as made:
+def home(module_cluster, seen, tmp_path_factory):
+    with installation.installed(module_cluster, tmp_path_factory.mktemp("commands"), replicas=2) as made:
         scenarios.prepared(made, seen)
         made.cluster.apply(
             scenarios.policy(scenarios.allow("echo", "slow"), scenarios.deny("slow", message="Not today."))

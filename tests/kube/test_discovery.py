@@ -25,8 +25,8 @@ def seen():
 
 
 @pytest.fixture(scope="module")
-def home(cluster, seen, tmp_path_factory):
-    with installation.installed(cluster, tmp_path_factory.mktemp("discovery"), replicas=2) as made:
+def home(module_cluster, seen, tmp_path_factory):
+    with installation.installed(module_cluster, tmp_path_factory.mktemp("discovery"), replicas=2) as made:
         scenarios.prepared(made, seen)
         yield made
 

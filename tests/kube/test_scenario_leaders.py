@@ -22,10 +22,10 @@ def seen():
 
 
 @pytest.fixture(scope="module")
-def home(cluster, seen, tmp_path_factory):
-    with installation.installed(cluster, tmp_path_factory.mktemp("leaders"), replicas=2) as made:
+def home(module_cluster, seen, tmp_path_factory):
+    with installation.installed(module_cluster, tmp_path_factory.mktemp("leaders"), replicas=2) as made:
         scenarios.prepared(made, seen)
-        cluster.apply(scenarios.policy(scenarios.allow("echo")))
+        module_cluster.apply(scenarios.policy(scenarios.allow("echo")))
         yield made
 
 

@@ -25,8 +25,8 @@ def seen():
 
 
 @pytest.fixture(scope="module")
-def home(cluster, seen, tmp_path_factory):
-    with installation.installed(cluster, tmp_path_factory.mktemp("life")) as made:
+def home(module_cluster, seen, tmp_path_factory):
+    with installation.installed(module_cluster, tmp_path_factory.mktemp("life")) as made:
         scenarios.prepared(made, seen)
         yield made
 
