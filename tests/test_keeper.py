@@ -19,6 +19,7 @@ from outrider_operator import access, certificates, keeper
 from outrider_operator import cluster as api
 
 NAMES = ("outrider.outrider-system.svc", "localhost")
+GARBAGE = base64.b64encode(b"garbage").decode()
 _numbers = itertools.count()
 
 
@@ -167,13 +168,25 @@ def test_a_new_authority_comes_without_a_restart_and_ends_no_connection(cluster,
     assert annotations[keeper.ROTATED_ANNOTATION] == "monday"
 
 
-def test_an_emptied_secret_is_filled_again_with_what_everybody_trusts(cluster, secret, tmp_path) -> None:
+@pytest.mark.parametrize(
+    "emptied",
+    [
+        None,
+        {"ca.crt": "", "ca.key": ""},
+        {"ca.crt": GARBAGE, "previous-ca.crt": "/w=="},
+        {"previous-ca.crt": "/w=="},
+    ],
+)
+def test_an_emptied_secret_is_filled_again_with_what_everybody_trusts(
+    cluster, secret, tmp_path, emptied
+) -> None:
     async def work(first, second):
         await first.step()
         await second.step()
         before = first.bundle
-        patched(cluster, secret, {"data": None})
-        await second.step()
+        patched(cluster, secret, {"data": emptied})
+        with contextlib.suppress(ssl.SSLError, keeper.CertificateError):
+            await second.step()
         await first.step()
         await second.step()
         return before, first.bundle, second.bundle

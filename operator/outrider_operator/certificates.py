@@ -140,6 +140,10 @@ def _with_authority(kept: Kept, wishes: Wishes, now: float) -> Kept:
 def _without_the_old(kept: Kept, now: float) -> Kept:
     authority = certificate(kept.ca_cert)
     assert authority is not None, "there is one by now"
+    sound = b"".join(_pem(each) for each in _certificates(kept.previous))
+    if kept.previous and not (sound and kept.previous.isascii()):
+        # Whoever adopts the whole would be kept from it by what nobody can trust anyway.
+        kept = dataclasses.replace(kept, previous=sound)
     if not (kept.previous or kept.cross) or now - _made_at(authority) < OLD_TRUSTED_SECONDS:
         return kept
     return dataclasses.replace(kept, previous=b"", cross=b"")

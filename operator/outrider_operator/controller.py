@@ -371,8 +371,18 @@ class Controller:
         return not self._gathering.settling and all(each.trust == digest for each in found if each.connected)
 
     async def _trusted(self, bundle: str) -> None:
+        """Has the API server trust us in every configuration, whatever keeps one of them from being told."""
+        problem: cluster.ClusterError | None = None
         for kind in _WEBHOOKS:
-            await self._api.apply_ca_bundle(kind, self._flags.name, bundle)
+            try:
+                await self._api.apply_ca_bundle(kind, self._flags.name, bundle)
+            except cluster.ClusterError as error:
+                problem = error
+                if error.status == 404:
+                    text = f"{kind} {self._flags.name} does not exist; the Helm chart makes it"
+                    problem = cluster.ClusterError(0, "NotFound", text)
+        if problem is not None:
+            raise problem
 
     def _holder(self) -> str:
         found = self._elector.holder if self._elector is not None else None

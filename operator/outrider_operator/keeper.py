@@ -187,7 +187,9 @@ class Keeper:
         wishes = certificates.Wishes(
             names=self._names,
             rotate=bool(asked) and asked != done,
-            spread=bool(kept.previous) and self.spread(wire.bundle_digest(kept.bundle)),
+            spread=bool(kept.previous)
+            and (self.tell is None or self._told[0] == kept.bundle)
+            and self.spread(wire.bundle_digest(kept.bundle)),
         )
         planned = certificates.planned(kept, wishes, self._wall())
         if planned.data != certificates.Kept.of(secret.data).data or wishes.rotate:
@@ -221,24 +223,31 @@ class Keeper:
             client = ssl.create_default_context(cadata=bundle)
         except (ValueError, TypeError, ssl.SSLError) as error:
             raise CertificateError(f"{self._where} does not hold authorities in PEM: {error}") from None
-        if self._secrets is None:
-            serving = _loaded(*self._files())
-        else:
-            # Tried before it takes the place of what works.
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            certificate, key = self._files()
-            tried = [file.with_name(f".{file.name}.next") for file in (certificate, key)]
-            durable.write(tried[0], found.tls_cert)
-            durable.write(tried[1], found.tls_key)
-            serving = _loaded(*tried)
-            tried[0].replace(certificate)
-            tried[1].replace(key)
-            durable.write(self._folder / "ca.crt", bundle.encode())
+        serving = _loaded(*self._files()) if self._secrets is None else self._written(found)
         fresh = bundle != self.bundle
         self._kept, self._serving, self._client = found, serving, client
         self._there.set()
         if fresh:
             self.changed(bundle)
+
+    def _written(self, found: certificates.Kept) -> ssl.SSLContext:
+        """As files; tried before they take the place of what works."""
+        certificate, key = self._files()
+        tried = [file.with_name(f".{file.name}.next") for file in (certificate, key)]
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            durable.write(tried[0], found.tls_cert)
+            durable.write(tried[1], found.tls_key)
+            serving = _loaded(*tried)
+            tried[0].replace(certificate)
+            tried[1].replace(key)
+            durable.write(self._folder / "ca.crt", found.bundle.encode())
+        except ssl.SSLError:
+            raise
+        except OSError as error:
+            text = f"{self._folder} cannot be written ({error.strerror}); --cert-dir must be a folder of ours"
+            raise CertificateError(text) from None
+        return serving
 
     async def _tell(self) -> None:
         """Has the API server trust us, before anything depends on it."""
