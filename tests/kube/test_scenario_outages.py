@@ -75,6 +75,7 @@ def test_five_minutes_without_an_api_server_change_nothing_for_running_agents(ho
         home.cluster.start_api()
         home.cluster.kubectl("delete", "orpol", "access", "-n", "crm")
         agent.until(SERVER, "echo", "unknown")
+        laptop.until(lambda: load.verdicts[-1][1] == "unknown", "calls find it gone too", 10)
     assert load.said() == {"allowed", "unknown"}
     assert len(load.verdicts) > API_AWAY_SECONDS
 
