@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pathlib
 
 import pytest
 from click import testing
+from tests import laptop
 from tests.kube import apiserver, asked
 
 from outrider import compile as compiler
-from outrider import names
+from outrider import names, snapshot
 from outrider_cli import cluster as clusters
 from outrider_cli import kubectl
 
@@ -125,10 +127,6 @@ def test_explain_says_from_which_cluster_and_whether_it_is_the_same_version(prep
 
 
 def test_the_version_is_the_one_that_the_operator_makes(prepared) -> None:
-    import hashlib
-
-    from outrider import snapshot
-
     found = clusters.view(
         kubectl.Kubectl(kubectl.Site(kubeconfig=str(prepared.kubeconfig), system_namespace=SYSTEM))
     )
@@ -183,6 +181,23 @@ def test_without_as_there_is_nobody_to_ask_for(prepared) -> None:
     ran = ask(prepared, "can-i", "call", "cv-crm/salesforce", "query")
     assert ran.exit_code == 2
     assert "add --as sa:NAMESPACE/NAME" in ran.stderr
+
+
+def test_an_object_that_is_not_valid_is_left_out_and_said_so(own_cluster: apiserver.Cluster) -> None:
+    """It was stored before the API server knew better; the operator stays on what it had, which only its conditions tell."""
+    asked.installation(own_cluster, SYSTEM, consumerConsent="Implied")
+    own_cluster.namespace("cv-crm")
+    own_cluster.apply(asked.server("cv-crm"), asked.policy("cv-crm", asked.allow("query")))
+    own_cluster.kubectl("delete", "validatingadmissionpolicybinding", "-l", "outrider.dev/crd-revision")
+    broken = asked.policy("cv-crm", {**asked.allow("query"), "form": []}, name="typo")
+    laptop.until(
+        lambda: own_cluster.apply(broken, check=False).returncode == 0, "unknown fields are let in", 30
+    )
+    ran = ask(own_cluster, "can-i", "call", "cv-crm/salesforce", "query", "--as", BOT)
+    assert ran.exit_code == 0, ran.output
+    assert "Note: left out, because it is not valid as it is: MCPToolPolicy cv-crm/typo: " in ran.stderr
+    assert "form" in ran.stderr
+    assert "The operator may hold to an earlier generation" in ran.stderr
 
 
 def test_a_cluster_without_our_kinds_says_what_is_missing(own_cluster: apiserver.Cluster) -> None:

@@ -93,7 +93,7 @@ def asked(kube: kubectl.Kubectl, namespace: str, *, ca_file: str | None = None) 
     """The operator's answer about one namespace, '' for all. Raises Stop."""
     where = kube.where
     host = f"{where.release}.{where.system_namespace}.svc"
-    authorities = trusted.authorities(kube, ca_file)
+    authorities = trusted.authorities(kube, ca_file, namespace)
     token = kube.token(where.system_namespace, f"{where.release}-cli", AUDIENCE)
     path = "/v1/status" + (f"?{urllib.parse.urlencode({'namespace': namespace})}" if namespace else "")
     what = "the operator cannot be asked what its sidecars enforce"

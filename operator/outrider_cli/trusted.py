@@ -19,36 +19,42 @@ from outrider_cli import kubectl, output
 _PEM = "-----BEGIN CERTIFICATE-----"
 
 
-def authorities(kube: kubectl.Kubectl, file: str | None) -> str:
-    """PEM of the CA, from `file` if one is named. Raises Stop."""
+def authorities(kube: kubectl.Kubectl, file: str | None, namespace: str = "") -> str:
+    """PEM of the CA, from `file` if one is named; `namespace` is one whose pods the user may see. Raises Stop."""
     if file is not None:
         return _file(file)
-    where = kube.where
     what = "the CA of the operator cannot be read"
-    refused: kubectl.Failed | None = None
+    why = "its webhook configuration has none yet"
     try:
-        found = kube.read("mutatingwebhookconfiguration", where.release, what=what)
+        found = kube.read("mutatingwebhookconfiguration", kube.where.release, what=what)
         if pem := of_webhook(found):
             return pem
     except kubectl.Failed as failed:
         if failed.kind not in (kubectl.Kind.FORBIDDEN, kubectl.Kind.NOT_FOUND):
             raise
-        refused = failed
+        why = failed.why
+    path = f"/api/v1/namespaces/{namespace}/pods" if namespace else "/api/v1/pods"
+    if pem := _of_a_pod(kube, path, what):
+        return pem
+    raise output.Stop(
+        output.UNREACHABLE, what, why=why, then="see `outrider doctor`, or give the CA with --ca-file"
+    )
+
+
+def _of_a_pod(kube: kubectl.Kubectl, path: str, what: str) -> str:
+    """The CA that injection wrote into a pod; '' when there is none that the user may see."""
+    query = urllib.parse.urlencode({"labelSelector": f"{podnotes.Label.INJECTED}=true", "limit": 1})
     try:
-        query = urllib.parse.urlencode({"labelSelector": f"{podnotes.Label.INJECTED}=true", "limit": 1})
-        pods = kube.raw(f"/api/v1/pods?{query}", what=what).get("items") or []
+        pods = kube.raw(f"{path}?{query}", what=what).get("items") or []
     except kubectl.Failed as failed:
         if failed.kind is not kubectl.Kind.FORBIDDEN:
             raise
-        pods = []
+        return ""
     for pod in pods:
         pem = str((pod["metadata"].get("annotations") or {}).get(podnotes.Annotation.CA, ""))
         if _PEM in pem:
             return pem
-    why = refused.why if refused is not None else "its webhook configuration has none yet"
-    raise output.Stop(
-        output.UNREACHABLE, what, why=why, then="see `outrider doctor`, or give the CA with --ca-file"
-    )
+    return ""
 
 
 def of_webhook(configuration: dict[str, Any]) -> str:

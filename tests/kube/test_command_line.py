@@ -134,27 +134,37 @@ def test_doctor_finds_nothing_bad_in_an_installation_that_is_well_but_the_pods_t
 
 
 def test_somebody_with_the_charts_role_may_ask_and_somebody_without_is_told_what_is_missing(
-    home, agent, node, tmp_path
+    home, agent, node
 ) -> None:
-    cluster = home.cluster
-    ca = tmp_path / "ca.pem"
-    annotations = cluster.get("pod", "quote-bot", AGENTS)["metadata"]["annotations"]
-    ca.write_text(annotations["outrider.dev/ca"])
-    bob = cluster.kubeconfig_for("bob")
-    refused = outrider(home, "proxy-status", "-n", AGENTS, "--ca-file", str(ca), kubeconfig=bob)
+    bob = home.cluster.kubeconfig_for("bob")
+    refused = outrider(home, "proxy-status", "-n", AGENTS, kubeconfig=bob)
+    assert refused.exit_code == 4
+    assert "the CA of the operator cannot be read" in refused.stderr
+    bound(home, AGENTS, "ClusterRole", "bob-sees")
+    refused = outrider(home, "proxy-status", "-n", AGENTS, kubeconfig=bob)
     assert refused.exit_code == 4
     assert "no token of ServiceAccount outrider-system/outrider-cli can be had" in refused.stderr
     assert 'User "bob" cannot create resource "serviceaccounts/token"' in refused.stderr
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "outrider-cli-user"}
-    cluster.apply(
+    bound(home, installation.NAMESPACE, "Role", "outrider-cli-user")
+    allowed = outrider(home, "proxy-status", "-n", AGENTS, kubeconfig=bob)
+    assert allowed.exit_code == 0, allowed.output
+
+
+def bound(home, namespace: str, kind: str, role: str) -> None:
+    """Lets bob do in one namespace what a role says; the one of a ClusterRole is to see pods."""
+    group = "rbac.authorization.k8s.io"
+    rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]
+    if kind == "ClusterRole":
+        home.cluster.apply(
+            {"apiVersion": f"{group}/v1", "kind": kind, "metadata": {"name": role}, "rules": rules}
+        )
+    home.cluster.apply(
         {
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-            "metadata": {"name": "bob", "namespace": installation.NAMESPACE},
-            "roleRef": role, "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "bob"}],
+            "apiVersion": f"{group}/v1", "kind": "RoleBinding", "metadata": {"name": f"bob-{role}", "namespace": namespace},
+            "roleRef": {"apiGroup": group, "kind": kind, "name": role},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": "bob"}],
         }
     )  # fmt: skip
-    allowed = outrider(home, "proxy-status", "-n", AGENTS, "--ca-file", str(ca), kubeconfig=bob)
-    assert allowed.exit_code == 0, allowed.output
 
 
 def test_kubectl_itself_finds_the_plugin_and_runs_it(home, agent, node) -> None:
