@@ -20,7 +20,7 @@ import helm_python
 import pytest
 import yaml
 from tests import laptop, test_charts
-from tests.kube import apiserver, helm, plugin
+from tests.kube import apiserver, helm
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAME, NAMESPACE = "outrider", "outrider-system"
@@ -31,9 +31,9 @@ OF_OTHERS = ("cert-manager.io/", "monitoring.coreos.com/")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[apiserver.Cluster]:
+def place(module_cluster: apiserver.Cluster) -> apiserver.Cluster:
     """A cluster of this module's: a chart is the only one of its kind in a cluster."""
-    yield from plugin._running(tmp_path_factory.mktemp("releases"))
+    return module_cluster
 
 
 @pytest.fixture

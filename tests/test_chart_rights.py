@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests import laptop
-from tests.kube import apiserver, plugin, rights
+from tests.kube import apiserver, rights
 
 PATIENCE_SECONDS = 90.0
 NOT_SEEN_SECONDS = 5.0
@@ -24,8 +24,8 @@ LOOKED_UP = [each for each in EVERY if each.verb == "get" and each.resource in K
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[apiserver.Cluster]:
-    yield from plugin._running(tmp_path_factory.mktemp("rights"))
+def place(module_cluster: apiserver.Cluster) -> apiserver.Cluster:
+    return module_cluster
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +37,9 @@ def installation(place: apiserver.Cluster, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def home(installation: rights.Home) -> Iterator[rights.Home]:
-    """No operator and no Lease yet, and every watch passes."""
+    """No operator, no Lease and no certificates yet, and every watch passes."""
     installation.wire.hold()
-    installation.forget_lease()
+    installation.forget()
     yield installation
     installation.stop()
 

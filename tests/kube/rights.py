@@ -182,9 +182,11 @@ class Home:
         self.operator = installation.Operator(self, self._starts)  # type: ignore[arg-type]
         return self.operator.start()
 
-    def forget_lease(self) -> None:
-        """The next operator finds none, as the first one did."""
+    def forget(self) -> None:
+        """No Lease and no certificates, as the first operator finds it."""
         self.cluster.kubectl("delete", "lease", NAME, "-n", NAMESPACE, "--ignore-not-found")
+        emptied = ("patch", "secret", f"{NAME}-certs", "-n", NAMESPACE, "--type=merge", "-p", '{"data":null}')
+        self.cluster.kubectl(*emptied)
 
     def drive(self) -> str:
         """Everything that people, pods and proxies do to an operator, once; what they were told, in one text."""
@@ -235,7 +237,7 @@ class Home:
             ) as got:
                 return str(got.readline())
         except urllib.error.HTTPError as error:
-            return f"{error.code} {error.read().decode()}"
+            return f"{error.code} {error.read().decode()}".replace('\\"', '"')
 
     def said(self) -> str:
         """What the operator says of itself: why it is not ready, and its log."""
