@@ -6,6 +6,7 @@ Everything a user can meet by name is listed here once: fields, reasons, finding
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import sys
@@ -15,7 +16,7 @@ import click
 import prometheus_client
 
 from outrider import decision, findings, podnotes, resources
-from outrider.resources import schemas
+from outrider.resources import fields, schemas
 from outrider_cli import main as cli
 from outrider_operator import conditions, events
 from outrider_operator import settings as operator_settings
@@ -43,6 +44,7 @@ def pages() -> dict[str, str]:
     return {name: _NOTE + text for name, text in made.items()}
 
 
+_FILES_ONLY = " Only in files, for `outrider dev`: a cluster does not know this field."
 _REASONS = "Why a call was allowed, refused or failed. Answers, the journal, metrics and `outrider explain` use these words."
 _CONDITIONS = (
     "Reasons in `status.conditions` of an MCPServer, MCPToolPolicy or MCPBudget. `ResolvedRefs` and `Enforceable` also use those of "
@@ -79,7 +81,7 @@ def _resources() -> str:
     for kind in resources.KINDS:
         schema = schemas.schema(kind)
         parts.append(
-            f"\n## {kind}\n\n{schema['description']}\n\n| field | type | what it does |\n|---|---|---|\n"
+            f"\n## {kind}\n\n{schema['description']}\n\n| field | type | default | what it does |\n|---|---|---|---|\n"
         )
         parts.extend(f"{row}\n" for row in _fields(schema, ""))
     return "".join(parts)
@@ -95,7 +97,11 @@ def _fields(schema: dict[str, Any], path: str) -> list[str]:
         here = f"{path}{name}"
         mark = "*" if name in required else ""
         description = node.get("description", "").replace("|", "\\|")
-        rows.append(f"| `{here}`{mark} | {_type(node)} | {description} |")
+        if fields.FILES_ONLY_MARK in raw or fields.FILES_ONLY_MARK in node:
+            description += _FILES_ONLY
+        rows.append(
+            f"| `{here}`{mark} | {_type(node)} | {_default(raw.get('default', node.get('default')))} | {description} |"
+        )
         inner = schemas.plain(node.get("items", {})) if node.get("type") == "array" else node
         rows.extend(_fields(inner, f"{here}[]." if node.get("type") == "array" else f"{here}."))
     return rows
@@ -105,8 +111,18 @@ def _type(node: dict[str, Any]) -> str:
     if "enum" in node:
         return " \\| ".join(f"`{value}`" for value in node["enum"])
     if "const" in node:
-        return f"`{str(node['const']).lower()}`"
+        return f"`{_written(node['const'])}`"
     return str(node.get("type", "any"))
+
+
+def _default(value: Any) -> str:
+    """What a field that is left out means; nothing where that is nothing."""
+    return "" if value in (None, "", [], {}) else f"`{_written(value)}`"
+
+
+def _written(value: Any) -> str:
+    """A value as one writes it in YAML."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _metrics() -> str:

@@ -246,9 +246,15 @@ def test_objects_are_named_by_what_is_not_true_of_them(own_cluster: apiserver.Cl
             Reachable=("True", "Reachable"),
         )
     assert found(kube, "objects") == [("ok", "3 objects are in force")]
+    own_cluster.apply(asked.policy("crm", asked.allow("query"), name="p", server="a"))
+    say(own_cluster, "p", short="orpol", Ready=("True", "Ready"), Enforceable=("False", "NeverMatches"))
+    [(_, line)] = found(kube, "objects")
+    assert line.endswith("Next: kubectl describe mcptoolpolicies.outrider.dev -n crm p")
 
 
-def say(cluster: apiserver.Cluster, name: str, **conditions: tuple[str, str]) -> None:
+def say(
+    cluster: apiserver.Cluster, name: str, *, short: str = "orsrv", **conditions: tuple[str, str]
+) -> None:
     when = "2026-01-01T00:00:00Z"
     made: list[dict[str, Any]] = [
         {
@@ -262,7 +268,7 @@ def say(cluster: apiserver.Cluster, name: str, **conditions: tuple[str, str]) ->
         for kind, (status, reason) in conditions.items()
     ]
     patch = json.dumps({"status": {"conditions": made}})
-    cluster.kubectl("patch", "orsrv", name, "-n", "crm", "--subresource=status", "--type=merge", "-p", patch)
+    cluster.kubectl("patch", short, name, "-n", "crm", "--subresource=status", "--type=merge", "-p", patch)
 
 
 def test_pods_that_are_older_than_the_opt_in_are_found(own_cluster: apiserver.Cluster) -> None:

@@ -170,4 +170,4 @@ def test_a_cluster_with_nothing_of_ours_is_well(own_cluster: apiserver.Cluster) 
     assert [line.split()[:2] for line in ran.stdout.splitlines()] == [
         ["ok", name] for name, _ in beforehand.CHECKS
     ]
-    assert "5 findings, nothing bad." in ran.stderr
+    assert "5 results, nothing bad." in ran.stderr

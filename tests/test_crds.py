@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXTS = resources.crds()
 POLICIES = resources.field_policies()
 EVERYTHING = {**TEXTS, **POLICIES}
-REVISION = (2, "18bc3a105615709018d779d8dd69f1238954937e8452c692120dd706ecb6e247")
+REVISION = (3, "85ac3e1e0ad1c5b42e8e9838a13e13704d4ea95316eddaab75d005d1c45a058e")
 """The live revision and the digest of everything in crds/."""
 
 
@@ -140,7 +140,10 @@ def test_what_exists_only_in_files_is_in_no_crd() -> None:
     assert "required" not in spec["properties"]["endpoint"]
     credential = spec["properties"]["credentials"]["items"]
     assert set(credential["properties"]) == {"name", "from", "tools", "none"}
-    assert set(credential["required"]) == {"name", "from", "none"}
+    assert set(credential["required"]) == {"name", "from"}
+    [rule] = credential["x-kubernetes-validations"]
+    assert (rule["rule"], rule["fieldPath"]) == ("has(self.none)", ".none")
+    assert "lends no secrets yet" in rule["message"]
 
 
 def test_lists_with_names_demand_unique_ones_by_cel() -> None:

@@ -29,6 +29,7 @@ def status(*, generation=1, **conditions):
 
 GOOD = status(Accepted=("True", "Accepted"), Programmed=("True", "Programmed"))
 BAD = status(Accepted=("False", "Invalid"), Programmed=("False", "NotAccepted"))
+AWAY = status(Reachable=("False", "Unreachable"))
 REFUSED = status(Accepted=("True", "Accepted"), Programmed=("False", "Rejected"))
 
 
@@ -47,6 +48,12 @@ REFUSED = status(Accepted=("True", "Accepted"), Programmed=("False", "Rejected")
         (REFUSED, GOOD, []),
         (GOOD, status(Programmed=("False", "SidecarTooOld")), [("Warning", "SidecarTooOld")]),
         (GOOD, status(Accepted=("True", "Accepted"), Programmed=("False", "SidecarsUnreachable")), []),
+        ({}, status(ResolvedRefs=("False", "TargetNotFound")), [("Warning", "TargetNotFound")]),
+        (status(ResolvedRefs=("False", "TargetNotFound")), status(ResolvedRefs=("True", "ResolvedRefs")), []),
+        (GOOD, status(Enforceable=("False", "NeverMatches")), [("Warning", "NeverMatches")]),
+        (status(Reachable=("Unknown", "NotProbed")), AWAY, [("Warning", "Unreachable")]),
+        (AWAY, AWAY, []),
+        (AWAY, status(Reachable=("True", "Reachable")), [("Normal", "Reachable")]),
         ({"conditions": "garbage"}, GOOD, []),
     ],
 )

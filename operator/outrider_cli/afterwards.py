@@ -21,6 +21,7 @@ _BINDINGS = "validatingadmissionpolicybindings.admissionregistration.k8s.io"
 _EXPIRES_SOON_SECONDS = 7 * 86_400
 _OPERATORS = "app.kubernetes.io/name=outrider,app.kubernetes.io/component=operator"
 _PROBERS = "app.kubernetes.io/name=outrider,app.kubernetes.io/component=prober"
+_PLURALS = {kind.name: kind.plural for kind in kinds.KINDS}
 _UPGRADE = "bring the chart up to date: helm upgrade"
 
 
@@ -252,12 +253,15 @@ def objects(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
         first = min(places).partition(" ")
         yield make(
             f"{type_} is not true ({reason}) of {diagnosis.several(places)}",
-            then=f"kubectl describe {first[0].lower()}s.{names.GROUP} -n {first[2].replace('/', ' ')}",
+            then=f"kubectl describe {_PLURALS[first[0]]}.{names.GROUP} -n {first[2].replace('/', ' ')}",
         )
     if found and not silent and not reasons:
         yield diagnosis.ok(f"{diagnosis.counted(len(found), 'object', 'objects')} in force")
     if not found:
-        yield diagnosis.note("there is no server, policy or budget yet", then="kubectl apply -f examples/")
+        yield diagnosis.note(
+            "there is no server, policy or budget yet, so nothing is allowed",
+            then=f"apply some; their fields: kubectl explain mcpservers.{names.GROUP}.spec --recursive",
+        )
 
 
 def _noted(what: str, *, then: str) -> diagnosis.Finding:

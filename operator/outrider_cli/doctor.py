@@ -65,7 +65,7 @@ def command(context: click.Context, /, *, pod: str | None, pre: bool, form: str,
     else:
         unseen = sum(each.level is diagnosis.Level.UNSEEN for each in found)
         said = f"{bad} bad" if bad else "nothing bad"
-        output.progress(f"{len(found)} findings, {said}{f', {unseen} not seen' if unseen else ''}.")
+        output.progress(f"{len(found)} results, {said}{f', {unseen} not seen' if unseen else ''}.")
     context.exit(output.NO if bad else output.OK)
 
 

@@ -22,6 +22,9 @@ log = logging.getLogger("outrider.operator.events")
 WAITING_MAX = 256
 """Events that wait to be posted; what comes besides is left out, and said in the log."""
 
+_NEWS = {"Accepted": True, "ResolvedRefs": False, "Enforceable": False, "Reachable": True}
+"""Conditions whose turn to False is news, once per generation; and whether that it is mended is news too."""
+
 _POST_SECONDS_MAX = 10.0
 _ACTION = "Reconcile"
 """Kubernetes wants to know what was being done."""
@@ -87,13 +90,15 @@ def transitions(
     """The events between two statuses of one object."""
     old, new = _conditions(before), _conditions(after)
     found = []
-    accepted, was = new.get("Accepted", {}), old.get("Accepted", {})
-    if accepted.get("status") == "False" and (
-        was.get("status") != "False" or was.get("observedGeneration") != accepted.get("observedGeneration")
-    ):
-        found.append(_event(regarding, "Warning", accepted))
-    if accepted.get("status") == "True" and was.get("status") == "False":
-        found.append(_event(regarding, "Normal", accepted))
+    for kind, mended in _NEWS.items():
+        now, was = new.get(kind, {}), old.get(kind, {})
+        again = was.get("status") == "False" and was.get("observedGeneration") == now.get(
+            "observedGeneration"
+        )
+        if now.get("status") == "False" and not again:
+            found.append(_event(regarding, "Warning", now))
+        if mended and now.get("status") == "True" and was.get("status") == "False":
+            found.append(_event(regarding, "Normal", now))
     programmed, was = new.get("Programmed", {}), old.get("Programmed", {})
     told = (conditions.Reason.REJECTED, conditions.Reason.SIDECAR_TOO_OLD)
     if programmed.get("reason") in told and programmed.get("reason") != was.get("reason"):

@@ -159,7 +159,16 @@ def test_get_shows_the_columns_and_the_whole_category(api, namespace) -> None:
     assert shown["orsrv"][1][:4] == ["one", "True", "12", "StreamableHTTP"]
     assert shown["orpol"][0] == ["NAME", "READY", "MODE", "TARGETS", "RULES", "PROGRAMMED", "AGE"]
     assert shown["orpol"][1][:6] == ["one", "True", "Enforce", "1", "1", "2/3"]
-    assert shown["orbud"][0] == ["NAME", "READY", "EXCEEDED", "LIMITS", "PROGRAMMED", "WHY", "AGE"]
+    assert shown["orbud"][0] == [
+        "NAME",
+        "READY",
+        "ON-EXCEEDED",
+        "LIMITS",
+        "PROGRAMMED",
+        "WHY",
+        "ENFORCEABLE",
+        "AGE",
+    ]
     assert shown["orbud"][1][:6] == ["one", "True", "Deny", "1", "3/3", "Ready"]
     everything = api.kubectl("get", "outrider", "-n", namespace).stdout
     assert all(f"{kind.lower()}.outrider.dev/one" in everything for kind in PLURALS)

@@ -21,7 +21,7 @@ _DROPPED = (
     "default",
     "const",
     fields.FILES_ONLY_MARK,
-    "x-outrider-crd-required",
+    fields.IN_CLUSTER_MARK,
 )
 _UNKNOWN_KEPT = "x-kubernetes-preserve-unknown-fields"
 
@@ -121,9 +121,10 @@ def _structural(node: dict[str, Any], *, in_list: bool) -> dict[str, Any]:
         if not in_list:
             _default_parents(made["properties"], kept, set(node.get("required", ())))
         required = [name for name in node.get("required", ()) if name in kept]
-        required += node.get("x-outrider-crd-required", [])
         if required:
             made["required"] = required
+        if needed := node.get(fields.IN_CLUSTER_MARK):
+            made["x-kubernetes-validations"] = [*made.get("x-kubernetes-validations", ()), *needed]
     elif isinstance(node.get("additionalProperties"), dict):
         made["additionalProperties"] = _structural(node["additionalProperties"], in_list=True)
     if "items" in node:

@@ -111,7 +111,7 @@ class Endpoint(Model):
         | None
     ) = pydantic.Field(
         default=None,
-        description="A stdio server's command and arguments; only in files, run by `outrider dev` behind a bridge.",
+        description="A stdio server's command and arguments, run by `outrider dev` behind a bridge.",
         json_schema_extra=FILES_ONLY,
     )
     transport: Literal["StreamableHTTP"] = pydantic.Field(

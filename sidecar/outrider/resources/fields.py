@@ -49,9 +49,18 @@ FILES_ONLY: pydantic.config.JsonDict = {FILES_ONLY_MARK: True}
 """Marks a field that exists in files on a laptop; a cluster refuses it, and the CRDs leave it out."""
 
 
-def needed_in_cluster(field: str) -> pydantic.ConfigDict:
-    """Of two alternatives only `field` exists in a CRD, so that there it is required."""
-    return pydantic.ConfigDict(json_schema_extra={"x-outrider-crd-required": [field]})
+IN_CLUSTER_MARK = "x-outrider-crd-rules"
+
+
+def needed_in_cluster(field: str, message: str) -> pydantic.ConfigDict:
+    """Of two alternatives only `field` exists in a CRD, so that there it is required; the message says what to do instead."""
+    rule: pydantic.config.JsonDict = {
+        "rule": f"has(self.{field})",
+        "message": message,
+        "fieldPath": f".{field}",
+        "reason": "FieldValueRequired",
+    }
+    return pydantic.ConfigDict(json_schema_extra={IN_CLUSTER_MARK: [rule]})
 
 
 def matches(subject: str, pattern: str) -> str:

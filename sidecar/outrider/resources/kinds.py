@@ -10,7 +10,7 @@ import dataclasses
 
 from outrider import names
 
-REVISION = 2
+REVISION = 3
 """Raised whenever a CRD or a field policy changes: an installation never goes back behind the one that is live."""
 
 REVISION_LABEL = f"{names.GROUP}/crd-revision"
@@ -41,6 +41,8 @@ class Kind:
 _READY = Column("Ready", '.status.conditions[?(@.type=="Ready")].status')
 _WHY = Column("Why", '.status.conditions[?(@.type=="Ready")].reason', wide=True)
 _PROGRAMMED = Column("Programmed", ".status.programmed")
+_ENFORCEABLE = Column("Enforceable", '.status.conditions[?(@.type=="Enforceable")].reason', wide=True)
+_REACHABLE = Column("Reachable", '.status.conditions[?(@.type=="Reachable")].reason', wide=True)
 
 KINDS = (
     Kind(
@@ -57,6 +59,8 @@ KINDS = (
             Column("Url", ".spec.endpoint.url", wide=True),
             Column("Service", ".spec.endpoint.service.name", wide=True),
             _WHY,
+            _REACHABLE,
+            _ENFORCEABLE,
         ),
     ),
     Kind(
@@ -70,6 +74,7 @@ KINDS = (
             Column("Rules", ".status.rules", "integer"),
             _PROGRAMMED,
             _WHY,
+            _ENFORCEABLE,
         ),
     ),
     Kind(
@@ -78,10 +83,11 @@ KINDS = (
         "orbud",
         (
             _READY,
-            Column("Exceeded", ".spec.onExceeded"),
+            Column("On-Exceeded", ".spec.onExceeded"),
             Column("Limits", ".status.limits", "integer"),
             _PROGRAMMED,
             _WHY,
+            _ENFORCEABLE,
         ),
     ),
 )

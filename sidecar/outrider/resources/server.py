@@ -59,7 +59,7 @@ class Credential(Model):
         default=("*",), description="Which tools it is for."
     )
     file: FileSource | None = pydantic.Field(
-        default=None, description="The value is in a file.", json_schema_extra=FILES_ONLY
+        default=None, description="The value is in a file of this machine.", json_schema_extra=FILES_ONLY
     )
     none: fields.Yes | None = pydantic.Field(
         default=None,
@@ -71,7 +71,10 @@ class Credential(Model):
         json_schema_extra=FILES_ONLY,
     )
 
-    model_config = fields.needed_in_cluster("none")
+    model_config = fields.needed_in_cluster(
+        "none",
+        "in a cluster this version lends no secrets yet: write `none: true` for a server that asks for none, without file and inject",
+    )
 
     @pydantic.model_validator(mode="after")
     def _one_source(self) -> Credential:
