@@ -2,14 +2,15 @@
 """One replica of the control plane in a cluster: wires what watches, compiles, pushes, admits and reports.
 
 Called by main. Every replica does all of it but for one thing: the one that holds the Lease writes statuses and makes certificates.
-It ends on SIGTERM, after its streams were sent away, and when a part of it ends that never may: then only a restart helps. An API
-server that is away, or a certificate that is not there, ends nothing: it waits, and readiness says for what.
+It ends on SIGTERM, after its streams were sent away, and when a part of it ends that never may. An API server that is away, or a
+certificate that is not there, ends nothing: it waits, and readiness says for what.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -61,8 +62,7 @@ LINGER_SECONDS = 2.0
 SERVICE_STREAM_PORT = 8443
 """Of the Service that the chart makes, whatever the port of a replica is."""
 
-_CERTIFICATE_SECONDS = 60.0
-"""How often the log repeats that there is no certificate."""
+_CERTIFICATE_SECONDS = 60.0  # how often the log repeats that there is no certificate
 
 _WEBHOOKS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
 
@@ -74,6 +74,9 @@ class PartError(Exception):
 def main(flags: settings.Controller) -> int:
     """Runs one replica until it is told to stop; 0 then, 1 when it cannot start or a part of it failed."""
     writing.spare_memory()
+    gc.set_threshold(
+        20_000, 20, 50
+    )  # full collections stop the loop, and little of what lives long is in a cycle
     try:
         asyncio.run(_serve(flags))
     except (access.AccessError, keeper.CertificateError, OSError, PartError) as error:
@@ -320,6 +323,7 @@ class Controller:
             except OSError as error:
                 text = f"--address-file {self._flags.address_file} cannot be written: {error.strerror}"
                 raise OSError(text) from None
+        gc.freeze()
         fields = {**ports, "identity": self._flags.identity, "pid": os.getpid()}
         log.info("listening", extra={"fields": fields})
 
@@ -338,14 +342,11 @@ class Controller:
                 self._reporter.changed(changes, reading.things)
             except Exception as error:  # a bug that one object shows must not end the streams of all
                 self.telemetry.failed()
-                self._bug = (
-                    f"a bug of ours keeps what was read from being used ({error!r}); the log says more"
-                )
+                self._bug = f"a bug of ours keeps changes from being used ({error!r}); the log says more"
                 log.exception("a change was not used because of a bug; what was in force stays")
             else:
                 self._bug = ""
                 fields = {"position": dict(reading.position), "woken": woken, "objects": len(reading.things)}
-                # Most readings are of statuses that we wrote ourselves.
                 log.log(logging.INFO if changes else logging.DEBUG, "in force", extra={"fields": fields})
 
     def _mended(self) -> None:

@@ -120,9 +120,10 @@ class Replicas:
         return {RECEIPTS_PATH: self._receipts, STATUS_PATH: self._status}
 
     async def run(self) -> None:
-        """Keeps the holder of the Lease informed; returns only by cancellation."""
+        """Forgets pods that are gone and keeps the holder of the Lease informed; returns only by cancellation."""
         async with aiohttp.ClientSession() as self._session:
             while True:
+                self._gathering.keep(self._known().keys())
                 await self.send()
                 await asyncio.sleep(CHANGED_SECONDS)
 
