@@ -149,6 +149,20 @@ def test_the_first_status_is_unknown_and_then_it_is_what_the_sidecars_said() -> 
     assert api.news == []
 
 
+def test_a_pod_whose_stream_ends_at_another_replica_is_counted() -> None:
+    async def script(api, replica):
+        api.put(server(**QUIET), policy(allow()))
+        replica.read()
+        await until(lambda: api.condition(P, "Programmed") == ("True", "NoSidecars"))
+        elsewhere = Replica(api)
+        elsewhere.read()
+        elsewhere.run_pod("a")
+        replica.receipts, replica.pods = elsewhere.receipts, elsewhere.pods
+        await until(lambda: api.raws[P]["status"]["programmed"] == "1/1")
+
+    play(script)
+
+
 def test_what_did_not_change_is_not_written_again() -> None:
     async def script(api, replica):
         api.put(server(**QUIET), policy(allow()))

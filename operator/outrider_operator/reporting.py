@@ -113,7 +113,10 @@ class Reporter:
             await self._slice()
         for subject in self._fleet.subjects:
             # Streams may have asked for it; a pod that no stream of ours serves is counted all the same.
+            known = subject in self._compiled.subjects
             self._compiled.snapshot(*subject)
+            if not known:
+                self._mark(*self._compiled.spoken(subject))
             await self._slice()
         for subject, schema in self._fleet.older:
             # The version its sidecar acknowledges may have been made by another replica, and has to be known here.
