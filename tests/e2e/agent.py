@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import time
 
 from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
@@ -33,7 +34,8 @@ async def visit(tool, arguments, times):
             refusal = (result.meta or {}).get("dev.outrider/refusal", {}).get("reason", "")
             text = "".join(getattr(each, "text", "") for each in result.content)
             verdict = refusal or ("failed" if result.isError else "allowed")
-            print(json.dumps({"tools": tools, "verdict": verdict, "text": text}), flush=True)
+            said = {"at": time.time(), "tools": tools, "verdict": verdict, "text": text}
+            print(json.dumps(said), flush=True)
             if refusal == "" and result.isError:
                 return 1
     return 0

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
+import pathlib
 import subprocess
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tests.e2e import images, node
@@ -15,6 +19,7 @@ from tests.kube import apiserver, helm
 
 NAME, NAMESPACE = "outrider", "outrider-system"
 AGENTS, SERVERS = "agents", "servers"
+WORDS = "Nobody converts times here."
 HELM_SECONDS = 150
 _RESTRICTED = {
     "runAsNonRoot": True, "runAsUser": 1000, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
@@ -34,17 +39,37 @@ def values(**more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Talk:
+    """What one long session was told, so far."""
+
+    out: pathlib.Path
+    process: subprocess.Popen[bytes]
+
+    def answers(self) -> list[dict[str, Any]]:
+        """Every whole line: `at` (the agent's clock, which is ours), `verdict`, `text`."""
+        return [
+            json.loads(line) for line in self.out.read_text().splitlines(keepends=True) if line.endswith("\n")
+        ]
+
+    @property
+    def goes_on(self) -> bool:
+        return self.process.poll() is None
+
+
 class Product:
     """An installation on `node`. `install` returns when everything is Ready."""
 
     def __init__(self, on: node.Node) -> None:
         self.node = on
         self.helm = helm.Helm(on.kubeconfig)
+        # A copy of the moment at which the images were made: a checkout may be worked on meanwhile.
+        self.chart = on.folder / "charts" / "outrider"
         self.install_seconds = 0.0
 
     def install(self) -> Product:
         began = time.monotonic()
-        self.helm.install(NAME, helm.OUTRIDER, NAMESPACE, values(), wait="watcher", timeout=HELM_SECONDS)
+        self.helm.install(NAME, self.chart, NAMESPACE, values(), wait="watcher", timeout=HELM_SECONDS)
         self.install_seconds = time.monotonic() - began
         return self
 
@@ -86,14 +111,12 @@ class Product:
 
         self.node.kubectl("rollout", "status", "-n", SERVERS, "deployment/clock", "--timeout=120s")
 
-    def policy(self, *tools: str) -> None:
-        """What the agents' own namespace lets its agents call of the clock."""
-        rules = [
-            {"name": "bot", "effect": "Allow", "from": [{"serviceAccounts": ["bot"]}], "tools": list(tools)},
-            {"name": "others", "effect": "Deny", "tools": ["convert_*"], "message": "Nobody converts times here."},
-        ]  # fmt: skip
-        rules = rules if "convert_*" not in tools else rules[:1]
-        spec = {"targetRefs": [{"namespace": SERVERS, "name": "clock"}], "rules": rules}
+    def policy(self, *, convert: bool) -> None:
+        """What the agents' own namespace lets its agents call of the clock: `convert_time`, or not."""
+        allow = {"name": "bot", "effect": "Allow", "from": [{"serviceAccounts": ["bot"]}], "tools": ["*"]}
+        deny = {"name": "no", "effect": "Deny", "tools": ["convert_*"], "message": WORDS}
+        target = {"namespace": SERVERS, "name": "clock"}
+        spec = {"targetRefs": [target], "rules": [allow] if convert else [allow, deny]}
         self.node.apply(self.kind("MCPToolPolicy", AGENTS, "ours", spec))
 
     def kind(self, kind: str, namespace: str, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,10 +140,6 @@ class Product:
         """A tool of the clock as agents see it where all servers are one."""
         return f"{SERVERS}_clock__{tool}"
 
-    def names_in(self, answer: Mapping[str, Any]) -> list[str]:
-        """The tools of the clock that an agent was shown."""
-        return [each.removeprefix(self.full("")) for each in answer["tools"]]
-
     def call(self, agent: str, tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """What the agent in that pod was told: `tools`, `verdict`, `text`."""
         line = ["python", "/agent/agent.py", self.full(tool), json.dumps(arguments)]
@@ -129,15 +148,24 @@ class Product:
             return {"tools": [], "verdict": "broken", "text": ran.stderr}
         return json.loads(ran.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
-    def talk(
-        self, agent: str, tool: str, arguments: Mapping[str, Any], *, times: int
-    ) -> subprocess.Popen[str]:
-        """Many calls in one session, one line of JSON each; the caller ends it."""
+    @contextlib.contextmanager
+    def talking(self, agent: str, tool: str, arguments: Mapping[str, Any]) -> Iterator[Talk]:
+        """Calls without end in one session while the block runs, from the first answer on."""
         line = [
             apiserver.KUBECTL, "--kubeconfig", self.node.kubeconfig, "exec", "-n", AGENTS, agent, "-c", "agent", "--",
-            "python", "/agent/agent.py", self.full(tool), json.dumps(arguments), "--times", str(times),
+            "python", "/agent/agent.py", self.full(tool), json.dumps(arguments), "--times", "1000000",
         ]  # fmt: skip
-        return subprocess.Popen([os.fspath(word) for word in line], stdout=subprocess.PIPE, text=True)
+        descriptor, name = tempfile.mkstemp(dir=self.node.folder, prefix="talk-")
+        talk = Talk(
+            pathlib.Path(name), subprocess.Popen([os.fspath(word) for word in line], stdout=descriptor)
+        )
+        os.close(descriptor)
+        try:
+            self.node.until(talk.answers, "the agent's session has begun")
+            yield talk
+        finally:
+            talk.process.kill()
+            talk.process.wait()
 
     def crash_sidecar(self, agent: str) -> None:
         """kill -9 to the container, as the kernel does to one that needs too much memory; waits until it is back."""

@@ -34,6 +34,7 @@ OUTRIDER_E2E_IMAGES=$(.venv/bin/python -m tests.e2e.images)
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/outrider-e2e.XXXXXX")
 export OUTRIDER_E2E_FOLDER=$folder
+cp -R charts "$folder"/
 export OUTRIDER_E2E_CGROUP=outrider-e2e-$$
 each_hierarchy() { find /sys/fs/cgroup -maxdepth 2 -name "$OUTRIDER_E2E_CGROUP" -type d "$@" 2>/dev/null || true; }
 after() {
