@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from tests import pods
 
-from outrider import podnotes
+from outrider import injection, podnotes
 from outrider.podnotes import Annotation
 
 
@@ -117,3 +118,11 @@ def test_a_socket_needs_one_uid_that_is_written_down() -> None:
     assert "MCP_GATEWAY_URL" not in pods.environment(made["spec"]["containers"][1]), (
         "no URL leads to a socket"
     )
+
+
+def test_a_pod_of_very_many_containers_does_not_hold_up_everybodys_pods() -> None:
+    """The API server counts them after us; 20,000 took 7 s."""
+    given = pods.pod(*(pods.container(f"c{number}") for number in range(20_000)))
+    began = time.process_time()
+    assert isinstance(injection.inject(given, pods.FACTS, pods.options()), injection.Injected)
+    assert time.process_time() - began < 3

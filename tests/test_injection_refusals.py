@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -47,7 +48,9 @@ def _token(audience: str) -> dict[str, Any]:
         ),
         *(
             (pods.pod(volumes=[{"name": "all", "hostPath": {"path": path}}]), "mount a narrower folder")
-            for path in ("/", "/var/lib/kubelet/pods/x", "//var/lib/", "/proc/1")
+            for path in (
+                "/", "/var/lib/kubelet/pods/x", "//var/lib/", "/proc/1", "/./", "/.", "/./var", "/var/./lib/.", "/.//proc/./1",
+            )
         ),
         (pods.pod(volumes=[_token("config.outrider.dev")]), "projects a token for config.outrider.dev"),
         (pods.pod(volumes=[_token("vault.outrider.dev")]), "projects a token for vault.outrider.dev"),
@@ -90,3 +93,13 @@ def test_ordinary_pods_are_not_refused(given: dict[str, Any]) -> None:
 
 def test_where_openshift_gives_uids_none_is_ours() -> None:
     assert pods.injected(_with(runAsUser=64150), openshift=True)
+
+
+def test_a_path_of_slashes_alone_does_not_hold_up_everybodys_pods() -> None:
+    """The loop of admission is one for all: 100,000 of them took 45 s."""
+    began = time.process_time()
+    for path in ("/" * 100_000 + "x", "/." * 100_000 + "x", "/proc" + "/" * 100_000 + "\n"):
+        injection.inject(
+            pods.pod(volumes=[{"name": "x", "hostPath": {"path": path}}]), pods.FACTS, pods.options()
+        )
+    assert time.process_time() - began < 1

@@ -134,6 +134,13 @@ WAYS_ROUND: dict[str, tuple[Bend, str]] = {
         ),
         "mounts something that is not its own",
     ),
+    "other code mounted over ours by a path that goes back": (
+        lambda made: (
+            with_volume({"name": "code", "emptyDir": {}})(made),
+            pods.ours(made)["volumeMounts"].append({"name": "code", "mountPath": "/var/run/secrets/../../../opt/outrider"}),
+        ),
+        "mounts something that is not its own",
+    ),
     "our image as root": (
         lambda made: pods.ours(made)["securityContext"].update(runAsUser=0, runAsNonRoot=False),
         "security context is not as Outrider writes it",
@@ -169,6 +176,12 @@ WAYS_ROUND: dict[str, tuple[Bend, str]] = {
         with_volume({"name": "all", "hostPath": {"path": "/var/lib/kubelet/pods/"}}), "mount a narrower folder"
     ),
     "the whole node": (with_volume({"name": "all", "hostPath": {"path": "/"}}), "mount a narrower folder"),
+    "the whole node, written otherwise": (
+        with_volume({"name": "all", "hostPath": {"path": "/./"}}), "mount a narrower folder"
+    ),
+    "the node's folder of all pods, written otherwise": (
+        with_volume({"name": "all", "hostPath": {"path": "/var/./lib/kubelet/./pods/."}}), "mount a narrower folder"
+    ),
     "the host's network": (into_spec(hostNetwork=True), "hostNetwork, hostPID and shareProcessNamespace"),
     "the host's processes": (into_spec(hostPID=True), "hostNetwork, hostPID and shareProcessNamespace"),
     "shared processes": (into_spec(shareProcessNamespace=True), "hostNetwork, hostPID and shareProcessNamespace"),

@@ -34,15 +34,17 @@ def callers(
     """Who may call the proxy of this pod; a sentence when that cannot be arranged. `after`: what starts after the proxy."""
     there = [shapes.name(each) for each in after if shapes.name(each) not in given.MESHES]
     chosen = wishes.agent_containers if wishes.agent_containers is not None else tuple(there)
+    known = frozenset(there)  # nobody has counted the containers yet
     for name in chosen:
-        if name not in there:
+        if name not in known:
             return (
                 f"annotation {podnotes.Annotation.AGENT_CONTAINERS} names {name}, but the containers that can call the "
                 f"proxy are {', '.join(there) or 'none'}; correct it"
             )
     way = wishes.local_auth or default
     if way is podnotes.LocalAuth.SOCKET:
-        return _socket(pod, [each for each in after if shapes.name(each) in chosen], chosen)
+        picked = frozenset(chosen)
+        return _socket(pod, [each for each in after if shapes.name(each) in picked], chosen)
     if way is podnotes.LocalAuth.TOKEN:
         return Callers("Token", "token", "as asked for", chosen)
     count = sum(1 for _ in shapes.others(pod))

@@ -62,7 +62,7 @@ def inject(
     if isinstance(callers, str):
         return Refused(callers)
     ours = container.container(options, wishes, callers)
-    equip = _Equipping(callers, wishes.listen_port or options.listen_port)
+    equip = _Equipping(callers, frozenset(callers.containers), wishes.listen_port or options.listen_port)
     spec = {
         **shapes.spec(pod),
         "initContainers": [*equip.all(before), ours, *equip.all(after)],
@@ -130,13 +130,14 @@ class _Equipping:
     """Gives agents what they need, and takes from others what is not theirs."""
 
     callers: agents.Callers
+    agents: frozenset[str]
     port: int
 
     def all(self, listed: Sequence[Any]) -> list[Any]:
         return [self._one(each) if isinstance(each, Mapping) else each for each in listed]
 
     def _one(self, each: Mapping[str, Any]) -> dict[str, Any]:
-        if shapes.name(each) not in self.callers.containers:
+        if shapes.name(each) not in self.agents:
             return agents.bare(each)
         return agents.equipped(each, port=self.port, socket=self.callers.auth == "Socket")
 
