@@ -40,10 +40,10 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served(folder, *, ping_seconds=15.0, streams_max=64, on_report=None, **manner):
+async def served(folder, *, ping_seconds=15.0, streams_max=64, on_report=None, who=None, **manner):
     reviewer.ensure(folder / "token")
     desk = laptop.Laptop(laptop.Counter(folder / "position.json"))
-    who = reviewer.FileReviewer(folder / "token")
+    who = who or reviewer.FileReviewer(folder / "token")
     app = streaming.application(
         desk.publisher,
         who,
@@ -278,6 +278,28 @@ def test_there_is_a_bound_on_streams(tmp_path) -> None:
     status, body = asyncio.run(run())
     assert status == 503
     assert "streams are open" in body["error"]
+
+
+class OnePod:
+    """Whoever comes is the same pod."""
+
+    async def review(self, _token):
+        return reviewer.Principal("agents", "bot", "bot-1", "uid-1")
+
+    again = review
+
+
+def test_one_pod_cannot_take_the_places_of_all_others(tmp_path) -> None:
+    async def run():
+        async with served(tmp_path, who=OnePod()) as one, contextlib.AsyncExitStack() as stack:
+            for _ in range(streaming.POD_STREAMS_MAX):
+                assert (await stack.enter_async_context(one.get())).status == 200
+            async with one.get() as more:
+                return more.status, await more.json()
+
+    status, body = asyncio.run(run())
+    assert status == 429
+    assert "streams of this pod" in body["error"]
 
 
 def test_a_replica_that_knows_nothing_yet_serves_no_stream_and_says_why(tmp_path) -> None:

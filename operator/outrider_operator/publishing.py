@@ -127,6 +127,10 @@ class Publisher:
         """How many different snapshots are offered now."""
         return len({stream.offered for stream in self.streams if stream.offered})
 
+    def listening(self, principal: reviewer.Principal) -> int:
+        """How many streams of one principal are open."""
+        return len(self._listening.get(principal, ()))
+
     def opened(self, stream: Stream) -> None:
         """A stream begins."""
         self.streams[stream] = None

@@ -33,6 +33,9 @@ REVIEW_SECONDS = 300.0
 """How often whoever listens is looked at again; a pod that is gone hears nothing new after that (plus the API server's cache)."""
 
 STREAMS_MAX = 5_000
+POD_STREAMS_MAX = 8
+"""A sidecar needs one, and a second while it dials anew; whoever has taken its token must not take everybody's places."""
+
 _ACK_BYTES_MAX = 65_536
 _REPORT_BYTES_MAX = 4 * 1024 * 1024
 _PRINCIPAL = web.RequestKey("principal", reviewer.Principal)
@@ -188,13 +191,16 @@ class _Doors:
             return error(503, f"{why}; dial again")
         if len(self._publisher.streams) >= self._manner.streams_max:
             return error(503, f"{self._manner.streams_max} streams are open here already; dial again")
+        who = request[_PRINCIPAL]
+        if who.uid and self._publisher.listening(who) >= POD_STREAMS_MAX:
+            return error(429, f"{POD_STREAMS_MAX} streams of this pod are open here already; dial again")
         response = web.StreamResponse(
             headers={hdrs.CONTENT_TYPE: "application/x-ndjson", hdrs.CACHE_CONTROL: "no-store"}
         )
         writer = await response.prepare(request)
         assert writer is not None and request.transport is not None  # noqa: PT018 - one thought
         one = publishing.Stream(
-            principal=request[_PRINCIPAL],
+            principal=who,
             peer=_peer(request),
             schema=held.schema,
             software=held.software,
