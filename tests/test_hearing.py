@@ -28,7 +28,10 @@ def body(*, whole: bool = True) -> bytes:
 
 
 def made() -> hearing.Hearing:
-    return hearing.Hearing(PROBER, exists=lambda server: server == CRM)
+    held = {("sales", "bot"): {("MCPServer", *CRM)}}
+    return hearing.Hearing(
+        PROBER, exists=lambda server: server == CRM, held=lambda subject: held.get(subject, set())
+    )
 
 
 def test_the_probers_word_is_the_catalogues_and_a_sidecars_is_not() -> None:
@@ -47,6 +50,16 @@ def test_the_answer_names_the_servers_of_which_more_is_wanted() -> None:
     subject = made()
     assert b"crm/salesforce" in subject.reported(principal(PROBER, "prober-1"), body(whole=False))
     assert b"crm/salesforce" not in subject.reported(principal(PROBER, "prober-1"), body())
+
+
+def test_a_workload_says_nothing_of_servers_it_may_not_use_and_learns_nothing_of_them() -> None:
+    """Whoever may exec into a pod has its token: no other namespace's catalogue is theirs to write."""
+    subject = made()
+    assert b"crm/salesforce" not in subject.reported(principal(("evil", "bot"), "bot-1"), body(whole=False))
+    subject.reported(principal(("evil", "bot"), "bot-1"), body())
+    assert subject.seen() == {}
+    subject.reported(principal(("sales", "bot"), "bot-1"), body())
+    assert subject.seen()[CRM].tools == TOOLS
 
 
 @pytest.mark.parametrize("wrong", [b"", b"{", b"[]", b'{"servers": 1}'])

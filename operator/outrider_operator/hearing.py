@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
+from outrider import compile as compiler
 from outrider import names
 from outrider_operator import observations, pods, publishing, replicas, reviewer, sightings
 
@@ -21,10 +22,17 @@ TIDY_SECONDS = 30.0
 
 
 class Hearing:
-    """One replica's sightings. `prober` is the workload whose word is the catalogue's."""
+    """One replica's sightings. `prober` is the workload whose word is the catalogue's; `held` gives the objects another was told of."""
 
-    def __init__(self, prober: publishing.Subject, *, exists: Callable[[names.ServerId], bool]) -> None:
+    def __init__(
+        self,
+        prober: publishing.Subject,
+        *,
+        exists: Callable[[names.ServerId], bool],
+        held: Callable[[publishing.Subject], Collection[compiler.Object]],
+    ) -> None:
         self._prober = prober
+        self._held = held
         self._sightings = sightings.Sightings(exists)
 
     def seen(self) -> Mapping[names.ServerId, observations.Observation]:
@@ -33,8 +41,13 @@ class Hearing:
 
     def reported(self, who: reviewer.Principal, body: bytes) -> bytes:
         """Takes a report; the answer says of which servers more is wanted. Raises WireError."""
+        prober = who.subject == self._prober
+        held = () if prober else self._held(who.subject)
         reporter = sightings.Reporter(
-            uid=who.uid, pod=f"{who.namespace}/{who.pod}", prober=who.subject == self._prober
+            uid=who.uid,
+            pod=f"{who.namespace}/{who.pod}",
+            prober=prober,
+            servers=frozenset(names.ServerId(*at) for kind, *at in held if kind == "MCPServer"),
         )
         return self._sightings.received(reporter, body, now=time.time())
 

@@ -41,11 +41,18 @@ _TOOL_BYTES = 120
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reporter:
-    """Who reports: a pod, and whether it is the prober (whose word is the catalogue's)."""
+    """Who reports: a pod, whether it is the prober (whose word is the catalogue's), and of which `servers` it may.
+
+    The prober may of all; `servers` None is no limit.
+    """
 
     uid: str
     pod: str
     prober: bool = False
+    servers: frozenset[names.ServerId] | None = None
+
+    def may_tell(self, server: names.ServerId) -> bool:
+        return self.prober or self.servers is None or server in self.servers
 
 
 class Summary(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -121,7 +128,7 @@ class Sightings:
         wanted = []
         for seen in report.servers:
             server = names.server_id(seen.server)
-            if server is None or not self._exists(server):
+            if server is None or not self._exists(server) or not who.may_tell(server):
                 continue
             held = self._servers.setdefault(server, _Server())
             if seen.error:
