@@ -60,7 +60,7 @@ def test_every_problem_is_printed_with_file_line_and_field(
     home: folder.Folder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (home.path / "servers.yml").write_text(CLOCK.replace("command", "comand") + "---\n- 1\n")
-    with stopped(1, "problems in"):
+    with stopped(2, "problems in"):
         home.world()
     shown = capsys.readouterr().err
     assert "servers.yml:4: spec.endpoint.comand" in shown

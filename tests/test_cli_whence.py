@@ -9,7 +9,7 @@ import click
 import pytest
 from click import testing
 
-from outrider_cli import whence
+from outrider_cli import output, whence
 
 OURS = "apiVersion: outrider.dev/v1alpha1\nkind: Settings\n"
 
@@ -70,6 +70,13 @@ def test_without_a_word_a_folder_of_ours_comes_first_and_says_so(
     assert "answered from the files here; --cluster asks your cluster" in ran.stderr
 
 
+def test_where_there_is_nothing_to_ask_nobody_is_answered_no(here: pathlib.Path) -> None:
+    (here / "kind-config.yaml").write_text("kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\n")
+    ran = testing.CliRunner().invoke(which, [])
+    assert ran.exit_code == output.USAGE
+    assert "nothing to ask" in ran.stderr
+
+
 def test_a_state_folder_alone_makes_a_folder_ours(
     here: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +86,7 @@ def test_a_state_folder_alone_makes_a_folder_ours(
 
 
 def test_without_any_cluster_it_is_this_folder_as_ever(here: pathlib.Path) -> None:
+    (here / "outrider.yaml").write_text(OURS)
     ran = testing.CliRunner().invoke(which, [])
     assert ran.stdout.splitlines()[0] == str(here)
     assert ran.stderr == ""
@@ -92,5 +100,6 @@ def test_both_at_once_is_a_usage_error(here: pathlib.Path) -> None:
 
 
 def test_what_to_do_about_unknown_tools_depends_on_where(here: pathlib.Path) -> None:
+    (here / "outrider.yaml").write_text(OURS)
     assert "outrider dev" in testing.CliRunner().invoke(which, []).stdout
     assert "kubectl describe" in testing.CliRunner().invoke(which, ["--cluster"]).stdout

@@ -62,7 +62,7 @@ class Folder:
                 output.progress(str(problem))
             count = len(error.problems)
             raise output.Stop(
-                output.NO,
+                output.USAGE,  # Not NO: nobody was told that a call is refused.
                 f"{count} problem{'' if count == 1 else 's'} in {self.path}",
                 why="nothing of a folder with problems is used",
                 then="mend what is named above and run this again",

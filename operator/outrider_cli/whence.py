@@ -54,8 +54,15 @@ def chosen(context: click.Context, given: dict[str, Any]) -> Source:
     if path is not None:
         return Source(folder.at(path), None)
     plugin = (context.find_root().info_name or "").startswith("kubectl")
-    if named or plugin or (kubectl.is_configured() and not _holds_ours()):
+    ours = _holds_ours()
+    if named or plugin or (kubectl.is_configured() and not ours):
         return Source(None, kubectl.Kubectl(where))
+    if not ours:
+        raise output.Stop(
+            output.USAGE,
+            "there is nothing to ask: no object of ours in this folder, and kubectl has no cluster",
+            then="name a folder with -f DIR, or set KUBECONFIG or --kubeconfig",
+        )
     if kubectl.is_configured():
         output.progress("Note: answered from the files here; --cluster asks your cluster instead.")
     return Source(folder.at(_HERE), None)
