@@ -23,7 +23,10 @@ _SILENT = (
     "it, or is the server overloaded?"
 )
 _UNREACHABLE = (
-    ("endpoint unusable", "the endpoint cannot be used: {detail}; check `endpoint.url` and `endpoint.tls.caBundle`"),
+    (
+        "endpoint unusable",
+        "the endpoint cannot be used: {detail}; check `endpoint.url` and `endpoint.tls.caBundle`",
+    ),
     ("DNS", "the name {host} cannot be resolved; check the endpoint's host and that it exists in DNS"),
     (
         "ECONNREFUSED",
