@@ -16,6 +16,7 @@ import click
 import prometheus_client
 
 from outrider import decision, findings, podnotes, resources
+from outrider.compile import scope
 from outrider.resources import fields, schemas
 from outrider_cli import main as cli
 from outrider_operator import conditions, events
@@ -62,7 +63,8 @@ def _constants(title: str, intro: str, reasons: Any) -> str:
 def _pods() -> str:
     """Labels and annotations, of pods and namespaces."""
     parts = [
-        "# Pods\n\nWhat namespaces and pods may say about their sidecar, and what injection writes. Nothing else is read.\n"
+        "# Pods\n\nWhat namespaces and pods may say about their sidecar, and what injection writes. Nothing else is read, but a namespace's "
+        f"`{scope.TEAM_LABEL}`, where the setting `teamFromNamespaceLabel` says so.\n"
     ]
     for title, which in (("Labels", podnotes.Label), ("Annotations", podnotes.Annotation)):
         rows = "\n".join(f"| `{each.value}` | {each.doc} |" for each in which)

@@ -54,7 +54,7 @@ class Annotation(_Documented):
 
     SIDECAR_IMAGE = (
         f"{PREFIX}sidecar-image",
-        "Another image for the sidecar, one of those that the installation allows (`injection.allowedImages`).",
+        "Another image for the sidecar, one of those that the installation allows (`settings.injection.allowedImages`).",
     )
     LOG_LEVEL = f"{PREFIX}log-level", "What the sidecar logs: `debug`, `info`, `warning` or `error`."
     CPU_REQUEST = f"{PREFIX}sidecar-cpu-request", "CPU that the sidecar asks for, such as `25m`."
