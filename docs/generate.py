@@ -62,10 +62,11 @@ def _constants(title: str, intro: str, reasons: Any) -> str:
 
 def _pods() -> str:
     """Labels and annotations, of pods and namespaces."""
-    parts = [
-        "# Pods\n\nWhat namespaces and pods may say about their sidecar, and what injection writes. Nothing else is read, but a namespace's "
-        f"`{scope.TEAM_LABEL}`, where the setting `teamFromNamespaceLabel` says so.\n"
-    ]
+    intro = (
+        "What namespaces and pods may say about their sidecar, and what injection writes. Nothing else is read, but a "
+        f"namespace's `{scope.TEAM_LABEL}`, where the setting `teamFromNamespaceLabel` says so."
+    )
+    parts = [f"# Pods\n\n{intro}\n"]
     for title, which in (("Labels", podnotes.Label), ("Annotations", podnotes.Annotation)):
         rows = "\n".join(f"| `{each.value}` | {each.doc} |" for each in which)
         parts.append(f"\n## {title}\n\n| name | what it does |\n|---|---|\n{rows}\n")
