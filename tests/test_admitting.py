@@ -158,15 +158,17 @@ def test_after_kopf_has_given_up_it_is_started_again_until_it_is_let_in(
         token.write_text(cluster.token(account, "operator", cluster.audience))
         await made.until(lambda: not made.subject.problem)
         assert "its settings have not been read" in await made.asked()
+        await made.until(lambda: "admission is served" in said())
+
+    def said() -> list[str]:
+        return [each.message for each in caplog.records if each.name == "outrider.operator"]
 
     try:
         with caplog.at_level(logging.INFO):
             running(kubeconfig, keys, work)
     finally:
         cluster.kubectl("delete", "clusterrolebinding", "admitting-test")
-    said = [each.message for each in caplog.records if each.name == "outrider.operator"]
-    assert "admission is not served" in said
-    assert said[-1] == "admission is served"
+    assert said()[0] == "admission is not served"
 
 
 def test_when_a_kind_is_there_again_kopf_looks_again_too(
