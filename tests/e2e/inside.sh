@@ -35,12 +35,19 @@ kernel/keys/root_maxkeys 1000000
 kernel/keys/root_maxbytes 25000000
 END
 
-for hierarchy in /sys/fs/cgroup/*/; do
-  [ -e "$hierarchy/cgroup.procs" ] && mkdir -p "$hierarchy$OUTRIDER_E2E_CGROUP"
-done
-# cpuset of version 1 has neither until it is said.
-if [ -d /sys/fs/cgroup/cpuset ]; then
-  for each in cpus mems; do cat "/sys/fs/cgroup/cpuset/cpuset.$each" >"/sys/fs/cgroup/cpuset/$OUTRIDER_E2E_CGROUP/cpuset.$each"; done
+if [ -f /sys/fs/cgroup/cgroup.controllers ]; then # version 2: one hierarchy, whose controllers are handed down
+  mkdir "/sys/fs/cgroup/$OUTRIDER_E2E_CGROUP"
+  for each in $(cat /sys/fs/cgroup/cgroup.controllers); do
+    for above in "" "/$OUTRIDER_E2E_CGROUP"; do echo "+$each" >"/sys/fs/cgroup$above/cgroup.subtree_control" 2>/dev/null || true; done
+  done
+else
+  for hierarchy in /sys/fs/cgroup/*/; do
+    [ ! -e "$hierarchy/cgroup.procs" ] || mkdir -p "$hierarchy$OUTRIDER_E2E_CGROUP"
+  done
+  # cpuset has neither until it is said.
+  for each in cpus mems; do
+    cat "/sys/fs/cgroup/cpuset/cpuset.$each" >"/sys/fs/cgroup/cpuset/$OUTRIDER_E2E_CGROUP/cpuset.$each"
+  done
 fi
 
 status=0
