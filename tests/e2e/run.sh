@@ -47,4 +47,5 @@ after() {
   if [ -n "${KEEP:-}" ]; then echo "kept: $folder" >&2; else rm -rf "$folder"; fi
 }
 trap after EXIT
-unshare --net --mount --pid --fork --kill-child=SIGKILL --mount-proc bash tests/e2e/inside.sh "$@"
+# Killed, even by -9, it takes the namespaces with it.
+setpriv --pdeathsig KILL unshare --net --mount --pid --fork --kill-child=SIGKILL --mount-proc bash tests/e2e/inside.sh "$@"
