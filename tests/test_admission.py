@@ -10,7 +10,7 @@ import pytest
 from tests import pods
 
 from outrider import injection
-from outrider_operator import admission, events
+from outrider_operator import admission
 
 
 class Around:
@@ -21,7 +21,6 @@ class Around:
         self.ca = pods.CA
         self.answer = may
         self.asked: list[tuple[Any, ...]] = []
-        self.posted: list[events.Event] = []
         self.told: list[tuple[str, str]] = []
 
     async def may(self, username: str, groups: Any, **about: Any) -> bool:
@@ -30,45 +29,28 @@ class Around:
             raise self.answer
         return self.answer(about) if callable(self.answer) else bool(self.answer)
 
-    def ask(self, which: str, body: dict[str, Any], *, dry_run: bool = False) -> admission.Answer:
+    def ask(self, which: str, body: dict[str, Any]) -> admission.Answer:
         """One request, as kopf's loop would ask."""
 
         async def main() -> admission.Answer:
             parts = admission.Parts(
-                options=lambda: self.options, ca=lambda: self.ca, may=self.may, post=self.posted.append,
+                options=lambda: self.options, ca=lambda: self.ca, may=self.may,
                 told=lambda webhook, answer, seconds: self.told.append((webhook, answer)),
             )  # fmt: skip
             desk = admission.Desk(parts, asyncio.get_running_loop())
-            answer = await getattr(desk, which)(admission.Review(body, "team", dry_run=dry_run))
+            answer = await getattr(desk, which)(admission.Review(body, "team"))
             await asyncio.sleep(0)
             return answer  # type: ignore[no-any-return]
 
         return asyncio.run(main())
 
 
-def test_a_pod_is_injected_told_about_and_counted() -> None:
+def test_a_pod_is_injected_and_counted() -> None:
     around = Around()
     answer = around.ask("inject", pods.pod())
     assert answer.body == pods.injected(pods.pod())
     assert answer.refusal == ""
-    [event] = around.posted
-    assert (event.type, event.reason) == ("Normal", "Injected")
-    assert event.regarding == events.Reference("v1", "Pod", "team", "agent-0")
     assert around.told == [("inject", "injected")]
-
-
-def test_a_dry_run_tells_nobody() -> None:
-    around = Around()
-    assert around.ask("inject", pods.pod(), dry_run=True).body is not None
-    assert around.posted == []
-
-
-def test_the_event_is_about_the_controller_that_makes_the_pod() -> None:
-    around, given = Around(), pods.pod()
-    job = {"apiVersion": "batch/v1", "kind": "Job", "name": "nightly", "uid": "u", "controller": True}
-    given["metadata"]["ownerReferences"] = [{"kind": "Other", "name": "o"}, job]
-    around.ask("inject", given)
-    assert around.posted[0].regarding == events.Reference("batch/v1", "Job", "team", "nightly", "u")
 
 
 def test_rights_are_asked_for_any_account_of_the_namespace_and_for_the_pods_own() -> None:
@@ -97,7 +79,6 @@ def test_when_nobody_can_say_what_an_account_may_the_pod_does_not_come_in(error:
     assert "Outrider cannot find out what ServiceAccount agent may do" in answer.refusal
     assert "try again" in answer.refusal
     assert around.told == [("inject", "failed")]
-    assert around.posted == []
 
 
 def test_an_answer_that_does_not_come_is_not_waited_for_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +107,6 @@ def test_a_pod_that_is_left_alone_is_allowed_as_it_is() -> None:
     answer = around.ask("inject", pods.pod(os={"name": "windows"}))
     assert (answer.refusal, answer.body) == ("", None)
     assert around.told == [("inject", "allowed")]
-    assert around.posted == []
 
 
 def server(**spec: Any) -> dict[str, Any]:

@@ -77,7 +77,7 @@ async def replica(kubeconfig: pathlib.Path, keys: certs.Authority) -> AsyncItera
     context.load_cert_chain(keys.server_cert, keys.server_key)
     parts = admitting.Parts(
         settings=lambda: made.settings, bundle=lambda: pods.CA, missing=lambda: made.missing, may=client.may,
-        post=lambda _event: None, told=lambda *_what: None, nudge=lambda *_what: None,
+        told=lambda *_what: None, nudge=lambda *_what: None,
     )  # fmt: skip
     with listening.bound("127.0.0.1", 0, "webhook") as kept:
         port = kept.getsockname()[1]

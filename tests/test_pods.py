@@ -35,3 +35,24 @@ def test_a_pod_that_is_going_or_not_there_yet_does_not_run() -> None:
 def test_a_pod_of_which_little_is_said_is_a_pod_all_the_same() -> None:
     made = pods.pod(pods.trim({"metadata": {"name": "a", "namespace": "b"}}))
     assert (made.service_account, made.image, made.running) == ("default", "", False)
+
+
+def test_what_injection_wrote_and_who_makes_the_pod_is_kept_and_no_more_of_either() -> None:
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "u-j", "controller": True}
+    others = [{"kind": "Other", "name": "o"}, {**owner, "blockOwnerDeletion": True}]
+    about = {
+        "name": "a",
+        "namespace": "b",
+        "ownerReferences": others,
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+    }
+    notes = {"outrider.dev/status": "{}", "outrider.dev/ca": "PEM"}
+    kept = pods.trim({"metadata": {**about, "annotations": notes}})
+    assert kept["metadata"] == {
+        **about,
+        "ownerReferences": [owner],
+        "annotations": {"outrider.dev/status": "{}"},
+    }
+    assert pods.trim(kept) == kept
+    again = pods.trim({"metadata": {**about, "annotations": {"outrider.dev/status": "x" * 8_193}}})
+    assert "annotations" not in again["metadata"]

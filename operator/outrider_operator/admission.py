@@ -2,7 +2,7 @@
 """What admission answers: a pod with the proxy in it or a refusal, and whether one of our objects makes sense in itself.
 
 Called by handlers for every admission request, on kopf's loop; what it asks of the rest runs on the main one. It creates
-nothing, so that a dry run is one. When something it must know cannot be found out in time it refuses: an agent without its
+nothing, so that a dry run is one and whoever else reaches the port changes nothing. When something it must know cannot be found out in time it refuses: an agent without its
 proxy would go round every policy.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Protocol, Unpack
 
 from outrider import injection, manifests
 from outrider.injection import shapes
-from outrider_operator import apiobjects, events
+from outrider_operator import apiobjects
 
 ASKING_SECONDS_MAX = 2.0
 """For each question to the API server; the webhook itself is given ten."""
@@ -37,24 +37,22 @@ class May(Protocol):
 class Parts:
     """What is asked of others.
 
-    `options` gives None while the settings have not been read; `ca` the certificates to trust, "" before there are any; `post`
-    takes an event and returns at once; `told` hears webhook, answer (allowed, injected, refused, failed) and seconds.
+    `options` gives None while the settings have not been read; `ca` the certificates to trust, "" before there are any; `told`
+    hears webhook, answer (allowed, injected, refused, failed) and seconds.
     """
 
     options: Callable[[], injection.Options | None]
     ca: Callable[[], str]
     may: May
-    post: Callable[[events.Event], object]
     told: Callable[[str, str, float], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Review:
-    """One request: the object as it is to be written. `dry_run`: it will not be."""
+    """One request: the object as it is to be written."""
 
     body: Mapping[str, Any]
     namespace: str
-    dry_run: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,8 +105,6 @@ class Desk:
             return Answer(f"Outrider: {made.message}"), "refused"
         if isinstance(made, injection.LeftAlone):
             return Answer(), "allowed"
-        if not review.dry_run:
-            self._main.call_soon_threadsafe(self._parts.post, _event(review, made.summary))
         return Answer(body=made.pod), "injected"
 
     async def _may_mint(self, review: Review) -> bool:
@@ -136,18 +132,3 @@ class Desk:
 def _leaving(body: Mapping[str, Any]) -> bool:
     """Whether it is being deleted: whoever takes a finalizer off must not be asked for sense."""
     return "deletionTimestamp" in shapes.mapping(body, "metadata")
-
-
-def _event(review: Review, summary: str) -> events.Event:
-    """About what makes the pod, which `kubectl describe` shows: the pod itself has no uid yet, and often no name."""
-    owners = shapes.objects(shapes.mapping(review.body, "metadata"), "ownerReferences")
-    owner = next((each for each in owners if each.get("controller")), None)
-    if owner is None:
-        name = shapes.mapping(review.body, "metadata").get("name")
-        about = events.Reference("v1", "Pod", review.namespace, str(name or "unnamed"))
-    else:
-        version, kind = (str(owner.get(each, "")) for each in ("apiVersion", "kind"))
-        about = events.Reference(
-            version, kind, review.namespace, str(owner.get("name", "")), str(owner.get("uid", ""))
-        )
-    return events.Event(about, "Normal", events.Reason.INJECTED, summary)

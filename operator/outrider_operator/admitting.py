@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from outrider import injection, resources
 from outrider.injection import choices
-from outrider_operator import access, admission, events, handlers
+from outrider_operator import access, admission, handlers
 
 log = logging.getLogger("outrider.operator")
 
@@ -48,7 +48,6 @@ class Parts:
     bundle: Callable[[], str]
     missing: Callable[[], str]
     may: admission.May
-    post: Callable[[events.Event], object]
     told: Callable[[str, str, float], None]
     nudge: handlers.Nudge
 
@@ -107,7 +106,6 @@ class Admitting:
             options=lambda: self._options(place.operator_url),
             ca=self._parts.bundle,
             may=self._parts.may,
-            post=self._parts.post,
             told=self._parts.told,
         )
         desk = admission.Desk(parts, asyncio.get_running_loop())

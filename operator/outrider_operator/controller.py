@@ -163,7 +163,6 @@ class Controller:
             bundle=lambda: self._keeper.bundle,
             missing=self._standing.silent,
             may=self._api.may,
-            post=self._poster.add,
             told=self.telemetry.admitted,
             nudge=self._source.nudge,
         )

@@ -122,10 +122,8 @@ class Thread:
             return connection(self._access)
 
         @kopf.on.mutate("", "v1", "pods", id="inject", operations=["CREATE"], registry=registry)
-        async def inject(
-            body: kopf.Body, patch: kopf.Patch, namespace: str | None, dryrun: bool, **_: Any
-        ) -> None:
-            answer = await self._answer(self._desk.inject, body, namespace, dry_run=dryrun)
+        async def inject(body: kopf.Body, patch: kopf.Patch, namespace: str | None, **_: Any) -> None:
+            answer = await self._answer(self._desk.inject, body, namespace)
             if answer.body is not None:
                 made = answer.body
                 patch.fns.append(lambda raw: _become(raw, made))
@@ -136,8 +134,8 @@ class Thread:
 
     def _of(self, registry: kopf.OperatorRegistry, kind: str, plural: str) -> None:
         @kopf.on.validate(names.GROUP, plural, id="validate", registry=registry)
-        async def validate(body: kopf.Body, namespace: str | None, dryrun: bool, **_: Any) -> None:
-            await self._answer(self._desk.validate, body, namespace, dry_run=dryrun)
+        async def validate(body: kopf.Body, namespace: str | None, **_: Any) -> None:
+            await self._answer(self._desk.validate, body, namespace)
 
         @kopf.on.event(names.GROUP, plural, id=f"nudge-{plural}", registry=registry)
         async def nudge(
@@ -152,11 +150,9 @@ class Thread:
                 version = str(meta.get("resourceVersion", ""))
                 self._main.call_soon_threadsafe(self._nudge, kind, namespace or "", name, version)
 
-    async def _answer(
-        self, ask: Any, body: kopf.Body, namespace: str | None, *, dry_run: bool
-    ) -> admission.Answer:
+    async def _answer(self, ask: Any, body: kopf.Body, namespace: str | None) -> admission.Answer:
         """Raises AdmissionError for a no, which kopf turns into the API server's words."""
-        review = admission.Review(dict(body), namespace or "", dry_run=dry_run)
+        review = admission.Review(dict(body), namespace or "")
         answer: admission.Answer = await ask(review)
         if answer.refusal:
             raise kopf.AdmissionError(answer.refusal, code=403)

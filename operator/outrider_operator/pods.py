@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """An injected pod, as far as anybody here needs it.
 
-Made by the source from what it watches; read by the reviewer of tokens (is this pod known?), by fleet (who should enforce this?) and
-by the command line's status. Refuses to keep anything else of a pod: its environment and volumes are not our business.
+Made by the source from what it watches; read by the reviewer of tokens (is this pod known?), by fleet (who should enforce this?), by
+arrivals (what did it get?) and by the command line's status. Refuses to keep anything else of a pod: its environment and volumes are
+not our business.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +18,10 @@ from outrider.injection import given
 
 INJECTED_LABEL = podnotes.Label.INJECTED.value
 CONTAINER = given.CONTAINER
+STATUS_CHARACTERS_MAX = 8_192
+"""Of the annotation; a longer one is not as injection writes it, and is not kept."""
+
+_OWNER = ("apiVersion", "kind", "name", "uid")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,12 +51,12 @@ class Pod:
 
 
 def trim(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A pod as the API server returns it, less everything `pod` does not read."""
+    """A pod as the API server returns it, less everything that `pod` and arrivals do not read."""
     metadata, spec = raw.get("metadata") or {}, raw.get("spec") or {}
-    kept = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp")
+    kept = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp", "creationTimestamp")
     containers = [each for each in spec.get("initContainers") or () if each.get("name") == CONTAINER]
     return {
-        "metadata": {name: metadata[name] for name in kept if name in metadata},
+        "metadata": {**{name: metadata[name] for name in kept if name in metadata}, **_origin(metadata)},
         "spec": {
             "serviceAccountName": spec.get("serviceAccountName") or "default",
             "nodeName": spec.get("nodeName") or "",
@@ -58,6 +64,19 @@ def trim(raw: Mapping[str, Any]) -> dict[str, Any]:
         },
         "status": {"phase": (raw.get("status") or {}).get("phase", "")},
     }
+
+
+def _origin(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What injection wrote, and the controller; pods of one controller share the words."""
+    found: dict[str, Any] = {}
+    status = (metadata.get("annotations") or {}).get(podnotes.Annotation.STATUS.value, "")
+    if status and len(status) <= STATUS_CHARACTERS_MAX:
+        found["annotations"] = {podnotes.Annotation.STATUS.value: sys.intern(status)}
+    owner = next((each for each in metadata.get("ownerReferences") or () if each.get("controller")), None)
+    if owner is not None:
+        words = {name: sys.intern(str(owner.get(name, ""))) for name in _OWNER}
+        found["ownerReferences"] = [{**words, "controller": True}]
+    return found
 
 
 def pod(raw: Mapping[str, Any]) -> Pod:

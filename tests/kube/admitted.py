@@ -21,21 +21,20 @@ from tests import pods
 from tests.kube import apiserver, certs, helm
 
 from outrider import injection
-from outrider_operator import access, admission, events, handlers
+from outrider_operator import access, admission, handlers
 from outrider_operator import cluster as api
 
 PATIENCE_SECONDS = 60.0
 
 
 class Admitted:
-    """One operator's admission. `options` and `ca` may be changed while it runs; `posted`, `told` and `nudged` fill up."""
+    """One operator's admission. `options` and `ca` may be changed while it runs; `told` and `nudged` fill up."""
 
     def __init__(self, cluster: apiserver.Cluster, folder: pathlib.Path, name: str) -> None:
         self.cluster, self.name = cluster, name
         self.options: injection.Options | None = pods.options()
         self.ca = pods.CA
         self.said: object = None
-        self.posted: list[events.Event] = []
         self.told: list[tuple[str, str]] = []
         self.nudged: list[tuple[str, str, str]] = []
         self.home = cluster.namespace(f"{name}-home")
@@ -59,7 +58,6 @@ class Admitted:
             options=lambda: self.options,
             ca=lambda: self.ca,
             may=lambda *who, **about: self.may(*who, **about),  # noqa: PLW0108 - tests put another in its place
-            post=self.posted.append,
             told=lambda webhook, answer, _seconds: self.told.append((webhook, answer)),
         )
 

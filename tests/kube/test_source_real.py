@@ -250,6 +250,31 @@ def test_injected_pods_are_known_while_they_have_not_ended(cluster, place) -> No
     play(cluster, place, script)
 
 
+def test_of_an_injected_pod_that_exists_somebody_is_told_once(cluster, place) -> None:
+    cluster.service_account(place, "bot")
+    status = {"image": "outrider:1", "localAuth": "Open", "agentContainers": ["agent"]}
+    made = pod(place, "told", **{"outrider.dev/injected": "true"})
+    made["metadata"]["annotations"] = {"outrider.dev/status": json.dumps(status)}
+    silent = pod(place, "untold", **{"outrider.dev/injected": "true"})
+
+    async def script(watching):
+        await watching.until(lambda: watching.reading is not None)
+        await watching.do(cluster.apply, silent)
+        await watching.do(cluster.apply, made)
+        uid = (await watching.do(cluster.get, "pod", "told", place))["metadata"]["uid"]
+        await watching.until(lambda: uid in watching.source.pods())
+        mine = [each for each in watching.news if each.regarding.namespace == place]
+        words = "sidecar outrider:1 beside agent; local-auth is Open"
+        about = events.Reference("v1", "Pod", place, "told", uid)
+        assert mine == [events.Event(about, "Normal", events.Reason.INJECTED, words)]
+        watching.source.reflectors["pods"].relist()
+        await watching.do(cluster.kubectl, "label", "pod", "told", "-n", place, "changed=yes")
+        await asyncio.sleep(1.5)
+        assert [each for each in watching.news if each.regarding.namespace == place] == mine
+
+    play(cluster, place, script)
+
+
 def test_many_deletions_at_once_are_in_force_and_somebody_is_told(cluster, place) -> None:
     async def script(watching):
         many = [here(server(f"s{number}"), place) for number in range(22)]

@@ -22,7 +22,7 @@ import aiohttp
 from outrider import compile as compiler
 from outrider import manifests, names, resources, snapshot
 from outrider.compile import scope
-from outrider_operator import access, collection, events, pods, reflector
+from outrider_operator import access, arrivals, collection, events, pods, reflector
 from outrider_operator.sources import configmap, objects
 
 log = logging.getLogger("outrider.operator.source")
@@ -314,6 +314,8 @@ class Source:
             if change.after is not None:
                 made = pods.pod(change.after)
                 self._pods[made.uid] = made
+        for event in arrivals.news(changes, time.time()):
+            self._tell(event)
         self._dirty.set()
 
     def _configured(self, _changes: list[collection.Change]) -> None:
