@@ -30,6 +30,7 @@ def own_cluster(tmp_path: pathlib.Path) -> Iterator[apiserver.Cluster]:
     yield from _running(folder)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever needs an API server is not for the inner loop, and a module of it runs in one process: starting costs more than a test."""
     for item in items:
