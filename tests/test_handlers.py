@@ -11,14 +11,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from tests import pods
 from tests.kube import admitted, apiserver, certs, meshes
 
 from outrider.podnotes import Annotation
-from outrider_operator import access
+from outrider_operator import access, handlers
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +153,97 @@ def test_what_is_no_review_is_refused_and_harms_nobody(inside: admitted.Admitted
     assert refused.value.code == 400
     assert refused.value.read() == b"not an AdmissionReview of a kind that is served here\n"
     assert inside.injects()
+
+
+class Reached:
+    """An endpoint alone, as whoever reaches its port sees it."""
+
+    def __init__(self, keys: certs.Authority, answer: Any) -> None:
+        self._trusting = ssl.create_default_context(cafile=str(keys.ca_file))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(keys.server_cert, keys.server_key)
+        self._ports: list[int] = []
+        endpoint = handlers.Endpoint(handlers.Serving(context, "127.0.0.1", 0), listening=self._ports.append)
+        self._serving = endpoint(answer)
+
+    async def __aenter__(self) -> Self:
+        await anext(self._serving)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._serving.aclose()  # type: ignore[attr-defined]
+
+    async def begun(self, length: int = 8) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A request, all but the end of its body: `"a": 1}`."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._ports[0], ssl=self._trusting)
+        writer.write(
+            b"POST /inject HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n{"
+            % length
+        )
+        await writer.drain()
+        return reader, writer
+
+
+REST = b'"a": 1}'
+
+
+def test_bodies_that_do_not_come_keep_nobody_elses_from_being_answered(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reaches the port may open as many connections as there are places for answers."""
+    monkeypatch.setattr(handlers, "_BODY_SECONDS_MAX", 3.0)
+    keys = certs.Authority.make(tmp_path, ["127.0.0.1"])
+
+    async def answer(given: Any, **_: Any) -> dict[str, Any]:
+        return dict(given)
+
+    async def main() -> None:
+        async with Reached(keys, answer) as reached:
+            crowd = [await reached.begun() for _ in range(handlers.REQUESTS_MAX)]
+            reader, writer = await reached.begun()
+            writer.write(REST)
+            assert (await asyncio.wait_for(reader.readline(), 1.5)).startswith(b"HTTP/1.1 200")
+            for each, _ in crowd:
+                assert (await each.readline()).startswith(b"HTTP/1.1 408")
+            reader, writer = await reached.begun(handlers.BODY_BYTES_MAX + 1)
+            writer.write(b" " * handlers.BODY_BYTES_MAX)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 400")
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_what_waits_for_an_answer_is_no_more_than_so_many_bodies(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "BODIES_MAX", 3)
+    monkeypatch.setattr(handlers, "REQUESTS_MAX", 1)
+    monkeypatch.setattr(handlers, "_BODY_SECONDS_MAX", 0.3)
+    keys = certs.Authority.make(tmp_path, ["127.0.0.1"])
+    answered: list[Any] = []
+
+    async def main() -> None:
+        go_on = asyncio.Event()
+
+        async def answer(given: Any, **_: Any) -> dict[str, Any]:
+            answered.append(given)
+            await go_on.wait()
+            return {}
+
+        async with Reached(keys, answer) as reached:
+            waiting = [await reached.begun() for _ in range(3)]
+            for _, writer in waiting:
+                writer.write(REST)
+            await asyncio.sleep(0.2)
+            late, _kept = await reached.begun()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(late.readline(), 1)
+            assert answered == [{"a": 1}], "one place for answers"
+            go_on.set()
+            for reader, _ in waiting:
+                assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            assert (await late.readline()).startswith(b"HTTP/1.1 408"), "its time begins when it is read"
+
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_a_change_of_an_object_is_a_nudge_and_leaves_no_trace_on_it(inside: admitted.Admitted) -> None:

@@ -33,6 +33,9 @@ BODY_BYTES_MAX = 8_388_608
 REQUESTS_MAX = 64
 """Answered at a time; others wait, and the API server gives up on them after its own timeout."""
 
+BODIES_MAX = 256
+"""Being read, or read and not answered yet. Reading takes none of the places for answers: anybody may send slowly."""
+
 _BODY_SECONDS_MAX = 5.0
 
 Nudge = Callable[[str, str, str, str], None]
@@ -165,6 +168,7 @@ class Endpoint:
     def __init__(self, serving: Serving, *, listening: Callable[[int], None]) -> None:
         self._serving = serving
         self._listening = listening
+        self._bodies = asyncio.Semaphore(BODIES_MAX)
         self._places = asyncio.Semaphore(REQUESTS_MAX)
 
     async def __call__(self, answer: Any) -> AsyncIterator[dict[str, Any]]:
@@ -172,8 +176,8 @@ class Endpoint:
         app = web.Application(client_max_size=BODY_BYTES_MAX)
 
         async def serve(request: web.Request) -> web.Response:
-            async with self._places:
-                return await _reviewed(request, answer)
+            async with self._bodies:
+                return await _reviewed(request, answer, self._places)
 
         app.router.add_post("/{id}", serve)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=5.0)
@@ -190,12 +194,13 @@ class Endpoint:
             await runner.cleanup()
 
 
-async def _reviewed(request: web.Request, answer: Any) -> web.Response:
-    """One AdmissionReview. Whoever does not send one learns no more than that."""
+async def _reviewed(request: web.Request, answer: Any, places: asyncio.Semaphore) -> web.Response:
+    """One AdmissionReview, answered in a place. Whoever does not send one learns no more than that."""
     try:
         async with asyncio.timeout(_BODY_SECONDS_MAX):
             given = await request.json()
-        found = await answer(given, webhook=request.match_info["id"], headers={}, sslpeer={})
+        async with places:
+            found = await answer(given, webhook=request.match_info["id"], headers={}, sslpeer={})
     except TimeoutError:
         return web.Response(status=408, text="the request's body was not complete in time\n")
     except Exception as error:  # noqa: BLE001 - what is no review ends its request, and the API server hears no yes
