@@ -32,6 +32,10 @@ def _token(audience: str) -> dict[str, Any]:
         (_with(capabilities={"add": ["SYS_PTRACE"]}), "has the capability SYS_PTRACE"),
         (_with(capabilities={"add": ["CAP_SYS_PTRACE"]}), "has the capability CAP_SYS_PTRACE"),
         (_with(capabilities={"add": ["ALL"]}), "has the capability ALL"),
+        *(
+            (_with(capabilities={"add": ["CHOWN", word]}), f"has the capability {word}")
+            for word in ("SYS_ADMIN", "SYS_MODULE", "BPF", "PERFMON", "DAC_READ_SEARCH", "CAP_SYS_ADMIN", "cap_bpf")
+        ),
         (pods.pod(initContainers=[pods.container("i", securityContext={"privileged": True})]), "container i is"),
         (_with(runAsUser=64150), "runs as uid 64150, which is the proxy's"),
         (pods.pod(securityContext={"runAsUser": 64150}), "runs as uid 64150"),
@@ -75,7 +79,7 @@ def test_without_an_image_nothing_is_injected_and_the_setting_is_named() -> None
 @pytest.mark.parametrize(
     "given",
     [
-        _with(capabilities={"add": ["NET_BIND_SERVICE"], "drop": ["ALL"]}),
+        _with(capabilities={"add": ["NET_BIND_SERVICE", "NET_RAW", "NET_ADMIN"], "drop": ["ALL"]}),
         _with(runAsUser=65532),
         pods.pod(volumes=[_token("api.corp.example")]),
         pods.pod(hostNetwork=False, hostPID=False, shareProcessNamespace=False),

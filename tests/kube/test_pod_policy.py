@@ -15,6 +15,7 @@ import pytest
 from tests import pods
 from tests.kube import apiserver, policed
 
+from outrider.injection import refusals
 from outrider.podnotes import Annotation
 
 Pod = dict[str, Any]
@@ -186,11 +187,17 @@ WAYS_ROUND: dict[str, tuple[Bend, str]] = {
     "the host's processes": (into_spec(hostPID=True), "hostNetwork, hostPID and shareProcessNamespace"),
     "shared processes": (into_spec(shareProcessNamespace=True), "hostNetwork, hostPID and shareProcessNamespace"),
     "a privileged neighbour": (
-        into_other(securityContext={"privileged": True}), "is privileged or has SYS_PTRACE"
+        into_other(securityContext={"privileged": True}), "is privileged or has a capability"
     ),
     "a neighbour that traces": (
-        into_other(securityContext={"capabilities": {"add": ["SYS_PTRACE"]}}), "is privileged or has SYS_PTRACE"
+        into_other(securityContext={"capabilities": {"add": ["SYS_PTRACE"]}}), "is privileged or has a capability"
     ),
+    **{
+        f"a neighbour with {word}": (
+            into_other(securityContext={"capabilities": {"add": ["CHOWN", word]}}), "is privileged or has a capability"
+        )
+        for word in (*sorted(refusals.TAKING_APART), "CAP_SYS_ADMIN", "cap_bpf")
+    },
     "a neighbour of our uid": (into_other(securityContext={"runAsUser": 64150}), "runs as uid 64150"),
     "a pod of our uid": (into_spec(securityContext={"runAsUser": 64150}), "runs as uid 64150"),
     "open loopback with two containers": (

@@ -15,6 +15,11 @@ from outrider.injection import given, shapes
 _ALL_PODS = ["var", "lib", "kubelet", "pods"]
 _PROCESSES = "proc"
 
+TAKING_APART = frozenset(
+    {"ALL", "SYS_PTRACE", "SYS_ADMIN", "SYS_MODULE", "BPF", "PERFMON", "DAC_READ_SEARCH"}
+)
+"""Capabilities that reach past a container into another's memory or files: by tracing, mounting, the kernel itself, or file handles."""
+
 Check = Callable[[Mapping[str, Any], given.Facts, given.Options], str | None]
 
 
@@ -41,10 +46,10 @@ def _can_take_any_process_apart(pod: Mapping[str, Any], _f: given.Facts, _o: giv
         if context.get("privileged"):
             return f"container {shapes.name(container)} is privileged and could read the proxy's memory; remove privileged"
         for word in shapes.sequence(shapes.mapping(context, "capabilities"), "add"):
-            if str(word).upper().removeprefix("CAP_") in ("SYS_PTRACE", "ALL"):
+            if str(word).upper().removeprefix("CAP_") in TAKING_APART:
                 return (
-                    f"container {shapes.name(container)} has the capability {word} and could read the proxy's memory; "
-                    "remove it"
+                    f"container {shapes.name(container)} has the capability {word} and could read the proxy's memory "
+                    "or files; remove it"
                 )
     return None
 
