@@ -36,10 +36,10 @@ demo: install ## real servers, a scripted agent, a live table; ONCE=1 to check a
 
 test: install tests/node/node_modules/stamp lint ## everything
 	bash tests/kube/build.sh >/dev/null
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -q
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q
 
 test-fast: install ## the inner loop
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -q -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q -m "not slow"
 
 e2e: install ## a Kubernetes node made of parts, and the charts on it with real images (Linux, root)
 	bash tests/e2e/run.sh

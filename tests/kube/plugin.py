@@ -30,13 +30,10 @@ def own_cluster(tmp_path: pathlib.Path) -> Iterator[apiserver.Cluster]:
     yield from _running(folder)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever needs an API server is not for the inner loop, and a module of it runs in one process: starting costs more than a test."""
-    for item in items:
-        if {"cluster", "module_cluster", "own_cluster"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Whatever needs an API server is not for the inner loop: `make test-fast` builds none."""
+    if {"cluster", "module_cluster", "own_cluster"} & set(getattr(item, "fixturenames", ())):
+        item.add_marker(pytest.mark.slow)
 
 
 def _running(folder: pathlib.Path) -> Iterator[apiserver.Cluster]:
