@@ -149,8 +149,8 @@ def test_a_list_on_request_brings_the_position_up_to_date(cluster, place):
             before = seen.subject.resource_version
             await asyncio.to_thread(cluster.namespace, place, turn="1")
             assert seen.subject.resource_version == before
-            seen.subject.relist()
-            seen.subject.relist()
+            seen.subject.relist(2**62)
+            seen.subject.relist(2**62)
             await seen.until(lambda: seen.subject.resource_version > before)
             await seen.until_synced()
 

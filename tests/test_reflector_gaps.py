@@ -112,7 +112,7 @@ def test_who_may_not_read_waits_and_says_what_is_missing(cluster, place):
             await seen.until(lambda: seen.names == {"a"})
             await seen.until_synced()
             await apply(cluster, {**kind, "kind": "Role", "rules": [{**rule, "verbs": ["list"]}]})
-            seen.subject.relist()
+            seen.subject.relist(2**62)
             await seen.until(lambda: seen.phase is FROZEN)
             assert seen.subject.state.reason is reflector.Reason.FORBIDDEN, (
                 "a list without a watch is not enough"
@@ -253,7 +253,7 @@ def test_an_older_etcd_is_not_believed_until_somebody_says_so(own_cluster, count
             await seen.until(lambda: {"grant", "other"} in looked)
             assert seen.names == {"other"}
             assert seen.subject.resource_version == applied
-            seen.subject.relist()
+            seen.subject.relist(2**62)
             await asyncio.sleep(3)
             assert seen.phase is FROZEN, "looking again changes nothing"
             seen.subject.reset()

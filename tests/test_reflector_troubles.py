@@ -217,6 +217,53 @@ def test_a_reset_may_come_from_who_is_told():
     with_fake(main, looked=lambda _found: holder[0].subject.reset())
 
 
+# Positions that somebody claims --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def claims(monkeypatch):
+    monkeypatch.setattr(reflector, "RELIST_SECONDS", 0.02)
+    monkeypatch.setattr(reflector, "CLAIM_SECONDS", 1.0)
+
+
+@pytest.mark.usefixtures("claims")
+def test_who_claims_a_position_that_nobody_has_seen_costs_one_list_in_a_while():
+    async def main(fake, seen):
+        await seen.until_synced()
+        seen.subject.relist(10)
+        await asyncio.sleep(0.1)
+        assert fake.lists == 1, "it is there already"
+        for turn in range(50):
+            seen.subject.relist(2**62 + turn)
+            await asyncio.sleep(0.01)
+        assert (fake.lists, fake.watches) == (2, 2)
+        await asyncio.sleep(1.0)
+        assert (fake.lists, fake.watches) == (3, 3), "looked at again, once"
+        await asyncio.sleep(1.2)
+        assert fake.lists == 3, "what a list has shown to be wrong is forgotten"
+
+    with_fake(main)
+
+
+@pytest.mark.usefixtures("claims")
+def test_a_claim_that_has_to_wait_is_settled_by_the_watch_or_else_by_a_list():
+    async def main(fake, seen):
+        await seen.until_synced()
+        seen.subject.relist(2**62)
+        await seen.until(lambda: fake.watches == 2)
+        seen.subject.relist(12)
+        fake.tell("ADDED", fake.put("b", 12))
+        await seen.until(lambda: seen.names == {"a", "b"})
+        await asyncio.sleep(1.2)
+        assert fake.lists == 2
+        fake.put("c", 13)
+        seen.subject.relist(13)
+        await seen.until(lambda: seen.names == {"a", "b", "c"})
+        assert fake.lists == 3
+
+    with_fake(main)
+
+
 # Looks at one object --------------------------------------------------------------------------------------------------
 
 
@@ -290,7 +337,7 @@ def test_before_anything_was_read_nobody_is_looked_up():
         fake.script = broken
         await seen.until(lambda: seen.subject.state.reason is reflector.Reason.UNREACHABLE)
         seen.subject.nudge(("crm", "a"), 12)
-        seen.subject.relist()
+        seen.subject.relist(2**62)
         await asyncio.sleep(0.1)
         assert seen.phase is WAITING
         assert seen.batches == []

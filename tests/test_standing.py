@@ -183,7 +183,7 @@ def test_a_list_that_only_fails_is_no_reason_for_who_knows_everything_already(tm
         await made.read()
         await made.certificates.step()
         made.lists["mcpservers"] = lambda: fakeapi.status(403, "Forbidden")
-        made.source.reflectors["servers"].relist()
+        made.source.reflectors["servers"].relist(2**62)
         await made.until(lambda: made.source.frozen("MCPServer"))
         assert made.subject.unready() == ()
         assert made.subject.silent() == ""
@@ -199,7 +199,7 @@ def test_a_kind_that_is_not_served_any_more_is_one_for_new_streams_too(tmp_path:
         await made.certificates.step()
         made.crds = apiobjects.CrdState.ABSENT
         made.lists["mcpservers"] = lambda: fakeapi.status(404, "NotFound")
-        made.source.reflectors["servers"].relist()
+        made.source.reflectors["servers"].relist(2**62)
         await made.until(lambda: made.source.frozen("MCPServer"))
         [said] = made.subject.unready()
         assert said.startswith("servers: mcpservers.outrider.dev cannot be read: ")

@@ -43,7 +43,10 @@ LOOK_SECONDS = 2.0
 """While frozen for a reason that somebody may take away."""
 
 RELIST_SECONDS = 1.0
-"""Between lists that are asked for from outside."""
+"""Between a list and one that is asked for from outside."""
+
+CLAIM_SECONDS = 30.0
+"""Between lists that are asked for from outside: the position that somebody has seen may be made up, and each list cuts the watch."""
 
 NUDGE_SECONDS = 0.25
 """What somebody else heard of, the watch will have brought by then."""
@@ -85,7 +88,8 @@ class Reflector:
         self._crd_state = crd_state
         self._forward_only = forward_only
         self._must_list, self._was_read = True, False
-        self._listed_at = -RELIST_SECONDS
+        self._listed_at, self._checked_at = -RELIST_SECONDS, -CLAIM_SECONDS
+        self._claimed = 0
         self._failures = 0
         self._failing_since: float | None = None
         self._cycle: asyncio.Task[None] | None = None
@@ -112,11 +116,15 @@ class Reflector:
         self._held.forget_position()
         self._interrupt()
 
-    def relist(self) -> None:
-        """Reads everything anew, at most once a second: somebody has seen a later position."""
-        if self._asked is None and self._cycle is not None:
+    def relist(self, claimed: int) -> None:
+        """Somebody says that this position was seen: reads everything anew if it is later, unless the watch is there before its turn."""
+        if claimed <= self._held.version or self._cycle is None:
+            return
+        self._claimed = max(claimed, self._claimed)
+        if self._asked is None:
             loop = asyncio.get_running_loop()
-            self._asked = loop.call_at(max(loop.time(), self._listed_at + RELIST_SECONDS), self._interrupt)
+            turn = max(loop.time(), self._listed_at + RELIST_SECONDS, self._checked_at + CLAIM_SECONDS)
+            self._asked = loop.call_at(turn, self._check)
 
     def nudge(self, key: collection.Key, resource_version: str | int) -> None:
         """Somebody heard of one object; it is looked up unless the watch brings as much soon."""
@@ -129,8 +137,14 @@ class Reflector:
         self._nudges[key] = max(version, self._nudges.get(key, 0))
         self._nudged.set()
 
+    def _check(self) -> None:
+        """What a list then shows is the truth, and the claim is forgotten."""
+        claimed, self._claimed, self._asked = self._claimed, 0, None
+        if claimed > self._held.version:
+            self._checked_at = asyncio.get_running_loop().time()
+            self._interrupt()
+
     def _interrupt(self) -> None:
-        self._asked = None
         self._must_list = True
         if self._cycle is not None:
             self._interrupted = True

@@ -267,7 +267,7 @@ def test_of_an_injected_pod_that_exists_somebody_is_told_once(cluster, place) ->
         words = "sidecar outrider:1 beside agent; local-auth is Open"
         about = events.Reference("v1", "Pod", place, "told", uid)
         assert mine == [events.Event(about, "Normal", events.Reason.INJECTED, words)]
-        watching.source.reflectors["pods"].relist()
+        watching.source.reflectors["pods"].relist(2**62)
         await watching.do(cluster.kubectl, "label", "pod", "told", "-n", place, "changed=yes")
         await asyncio.sleep(1.5)
         assert [each for each in watching.news if each.regarding.namespace == place] == mine

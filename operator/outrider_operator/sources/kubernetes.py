@@ -171,11 +171,11 @@ class Source:
         return tuple(found)
 
     def catch_up(self, position: snapshot.Position) -> None:
-        """Somebody holds a higher position: looks now at whatever is behind it."""
+        """Somebody says they hold a higher position: looks at whatever is behind it, which is not believed before it is seen."""
         for name, held in position.items():
             each = self.reflectors.get(name)
-            if each is not None and each.resource_version < held:
-                each.relist()
+            if each is not None:
+                each.relist(held)
 
     def nudge(self, kind: str, namespace: str, name: str, resource_version: str) -> None:
         """Somebody heard of a change of one object, perhaps before its watch did."""
