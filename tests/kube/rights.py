@@ -192,9 +192,18 @@ class Home:
         """Everything that people, pods and proxies do to an operator, once; what they were told, in one text."""
         self._drives += 1
         said = [self.cluster.apply(*self.objects(str(self._drives)), check=False).stderr]
-        for _ in range(2):  # twice, so that the second Event about the same is counted on the first
+        # Two pods of one controller: the second Event about it is counted on the first.
+        owner = {
+            "apiVersion": "apps/v1",
+            "kind": "ReplicaSet",
+            "name": "agent",
+            "uid": "7c1f",
+            "controller": True,
+        }
+        for _ in range(2):
+            about = {"generateName": "agent-", "namespace": AGENTS, "ownerReferences": [owner]}
             pod = {
-                "apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "agent-", "namespace": AGENTS},
+                "apiVersion": "v1", "kind": "Pod", "metadata": about,
                 "spec": {"serviceAccountName": "default", "containers": [{"name": "agent", "image": "agent:1"}]},
             }  # fmt: skip
             made = self.cluster.kubectl("create", "-o", "json", "-f", "-", input=json.dumps(pod), check=False)
