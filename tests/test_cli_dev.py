@@ -299,7 +299,7 @@ def test_a_mistake_while_running_is_shown_with_its_place_and_mending_it_too(home
 def test_a_folder_with_problems_starts_nothing_and_says_each_one(home: pathlib.Path) -> None:
     (home / "policies.yaml").write_text(FILES["policies.yaml"].replace("from:", "form:"))
     code, out, err = run(home)
-    assert code == 1
+    assert code == 2
     assert "policies.yaml:7: spec.rules[0].form: unknown field" in err
     assert out == ""
     assert not (home / ".outrider").exists()

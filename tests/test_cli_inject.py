@@ -140,7 +140,7 @@ def test_what_cannot_be_read_is_one_sentence(
 def test_settings_and_certificates_come_from_the_cluster(
     home: pathlib.Path, cluster: apiserver.Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", str(apiserver._BESIDE_US), prepend=":")
+    monkeypatch.setenv("PATH", str(apiserver.KUBECTL.parent), prepend=":")
     space, release = cluster.namespace("inject-home"), "inject-test"
     about = {"name": f"{release}-settings", "namespace": space}
     bundle = base64.b64encode(cluster.ca_pem.encode()).decode()
