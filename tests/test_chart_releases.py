@@ -201,9 +201,13 @@ def test_going_back_behind_the_clusters_kinds_is_refused_on_every_way(
             helm_python.HelmError, match=rf"has revision 1000 of {KINDS[0]}.*crds.enabled=false"
         ):
             installer.upgrade(NAME, helm.OUTRIDER, NAMESPACE)
-        applied = place.kubectl(
-            "apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"), check=False
-        )
+        apply = ("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+        # A policy is in force a moment after it was installed: the API server watches it like everybody else.
+        laptop.until(
+            lambda: place.kubectl(*apply, "--dry-run=server", check=False).returncode,
+            "the policy is in force", 30,
+        )  # fmt: skip
+        applied = place.kubectl(*apply, check=False)
         assert applied.returncode == 1
         assert f"revision {ours} of this CRD is older than revision 1000 in the cluster" in applied.stderr
         installer.upgrade(NAME, helm.OUTRIDER, NAMESPACE, {"crds": {"enabled": False}})
