@@ -167,6 +167,13 @@ def test_a_silent_replica_loses_its_streams_and_not_what_its_pods_hold() -> None
     assert all_of_them.heard("b", ())
 
 
+def test_who_has_a_stream_at_another_replica_is_kept_though_no_injected_pod() -> None:
+    _, all_of_them = gathered(Time())
+    all_of_them.heard("b", book(accepted=[(OLD, AT_1)]).records.values())
+    all_of_them.keep(())
+    assert all_of_them.receipts()["uid-1"].connected
+
+
 def test_a_new_holder_knows_when_everybody_was_heard() -> None:
     time = Time()
     _, all_of_them = gathered(time)

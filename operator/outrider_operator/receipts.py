@@ -210,10 +210,10 @@ class Gathering:
         return True
 
     def keep(self, uids: Collection[str]) -> None:
-        """Forgets the pods that are gone."""
+        """Forgets the pods that are gone; whoever has a stream is not, and the prober is no injected pod."""
         self.own.keep(uids)
         for _, records in self._others.values():
-            for uid in [each for each in records if each not in uids]:
+            for uid in [each for each in records if each not in uids and not records[each].streams]:
                 del records[uid]
                 self._revision += 1
         self._others = {
