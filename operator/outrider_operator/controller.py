@@ -206,6 +206,7 @@ class Controller:
             ),
             known=self._source.pods,
             carried=self._hearing.carried(),
+            spared=self._offers.prober,
         )
 
     @property

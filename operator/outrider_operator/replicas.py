@@ -94,9 +94,9 @@ class Callers:
 
 
 class Replicas:
-    """One replica among the others. `known` gives the injected pods by uid."""
+    """One replica among the others. `known` gives the injected pods by uid; `spared` is the workload that has others, the prober."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - parts, each by its name
         self,
         gathering: receipts.Gathering,
         peers: Peers,
@@ -104,12 +104,14 @@ class Replicas:
         *,
         known: Callable[[], Mapping[str, pods.Pod]],
         carried: Carried | None = None,
+        spared: tuple[str, str] = ("", ""),
     ) -> None:
         self._gathering = gathering
         self._peers = peers
         self._callers = callers
         self._known = known
         self._carried = carried or Carried()
+        self._spared = spared
         self._session: aiohttp.ClientSession | None = None
         self._sent = _Sent()
         self._why = ""
@@ -123,9 +125,14 @@ class Replicas:
         """Forgets pods that are gone and keeps the holder of the Lease informed; returns only by cancellation."""
         async with aiohttp.ClientSession() as self._session:
             while True:
-                self._gathering.keep(self._known().keys())
+                self._tidy()
                 await self.send()
                 await asyncio.sleep(CHANGED_SECONDS)
+
+    def _tidy(self) -> None:
+        """Forgets the pods that are gone. Those of `spared` are in nobody's list, and what one said here is known nowhere else."""
+        found = self._gathering.receipts().items()
+        self._gathering.keep({*self._known(), *(uid for uid, one in found if one.subject == self._spared)})
 
     async def send(self) -> None:
         """Sends our book if there is something to say and somebody to say it to."""
@@ -237,7 +244,8 @@ class Replicas:
 
     def _rows(self) -> list[dict[str, Any]]:
         given, known = self._gathering.receipts(), self._known()
-        rows = [_row(uid, known.get(uid), given.get(uid)) for uid in {*given, *known}]
+        there = {*known, *(uid for uid, receipt in given.items() if receipt.connected)}
+        rows = [_row(uid, known.get(uid), given.get(uid)) for uid in there]
         return sorted(rows, key=lambda row: (row["namespace"], row["pod"], row["uid"]))
 
 
