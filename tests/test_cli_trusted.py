@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
+from tests import laptop
 from tests.kube import apiserver, asked
 
 from outrider_cli import kubectl, output, trusted
@@ -75,8 +76,16 @@ def test_whoever_may_not_see_webhooks_finds_it_in_an_injected_pod(cluster: apise
     }  # fmt: skip
     spec = {"containers": [{"name": "agent", "image": "agent:1"}]}
     cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+
+    def found() -> str:
+        """What the API server has just been told about rights it knows a moment later."""
+        try:
+            return trusted.authorities(reader, None)
+        except output.Stop:
+            return ""
+
     try:
-        assert "BEGIN CERTIFICATE" in trusted.authorities(reader, None)
+        assert "BEGIN CERTIFICATE" in laptop.until(found, "the CA is found in the pod", 30)
     finally:
         cluster.kubectl("delete", "pod", "agent", "-n", "tr-pods", "--grace-period=0", "--force")
 
