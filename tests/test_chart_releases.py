@@ -8,17 +8,14 @@ under calls in tests/kube/test_scenario_*.
 from __future__ import annotations
 
 import base64
-import io
 import json
 import pathlib
 import subprocess
-import tarfile
 from collections.abc import Iterator
 from typing import Any
 
 import helm_python
 import pytest
-import yaml
 from tests import laptop, test_charts
 from tests.kube import apiserver, helm
 
@@ -147,7 +144,7 @@ def test_what_the_operator_wrote_survives_upgrade_and_rollback(
 def test_an_upgrade_from_the_chart_before_this_one_keeps_objects_and_restarts_nobody(
     place: apiserver.Cluster, installer: helm.Helm, tmp_path: pathlib.Path
 ) -> None:
-    installer.install(NAME, chart_before(tmp_path), NAMESPACE)
+    installer.install(NAME, helm.before(tmp_path), NAMESPACE)
     space = place.namespace("crm")
     endpoint = {"url": "https://crm.example/mcp"}
     server = {
@@ -165,29 +162,6 @@ def test_an_upgrade_from_the_chart_before_this_one_keeps_objects_and_restarts_no
     assert installer.status(NAME, NAMESPACE)["status"] == "deployed"
     installer.rollback(NAME, NAMESPACE, 1)
     assert place.get("mcpservers.outrider.dev", "crm", space)["metadata"]["uid"] == uid
-
-
-def chart_before(folder: pathlib.Path) -> pathlib.Path:
-    """The chart as it was before its last change; in a clone without that, a copy under an older version."""
-    clean = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "charts/outrider"], cwd=ROOT, check=False)
-    line = ["git", "log", "--format=%H", "-n", "2", "--", "charts/outrider"]
-    commits = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    wanted = commits[1:] if clean.returncode == 0 else commits
-    if wanted:
-        packed = subprocess.run(
-            ["git", "archive", wanted[0], "charts/outrider"], cwd=ROOT, capture_output=True, check=True
-        ).stdout
-        with tarfile.open(fileobj=io.BytesIO(packed)) as opened:
-            opened.extractall(folder, filter="data")
-        return folder / "charts" / "outrider"
-    for path in helm.OUTRIDER.rglob("*"):
-        if path.is_file():
-            copy = folder / "outrider" / path.relative_to(helm.OUTRIDER)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(path.read_bytes())
-    about = folder / "outrider" / "Chart.yaml"
-    about.write_text(yaml.safe_dump({**yaml.safe_load(about.read_text()), "version": "0.0.1"}))
-    return folder / "outrider"
 
 
 def test_going_back_behind_the_clusters_kinds_is_refused_on_every_way(

@@ -6,8 +6,11 @@ Used by every test that installs the charts. Helm's errors come out as they are:
 
 from __future__ import annotations
 
+import io
 import os
 import pathlib
+import subprocess
+import tarfile
 from typing import Any
 
 import helm_python
@@ -111,3 +114,26 @@ class Helm:
         """As `template`, with lookups answered by the cluster."""
         with self._config(namespace) as config, helm_python.Chart.load(_path(chart)) as loaded:
             return config.render(loaded, values or {}, name=name, namespace=namespace)
+
+
+def before(folder: pathlib.Path) -> pathlib.Path:
+    """The chart as it was before its last change; in a clone without that, a copy under an older version."""
+    clean = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "charts/outrider"], cwd=ROOT, check=False)
+    line = ["git", "log", "--format=%H", "-n", "2", "--", "charts/outrider"]
+    commits = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    wanted = commits[1:] if clean.returncode == 0 else commits
+    if wanted:
+        packed = subprocess.run(
+            ["git", "archive", wanted[0], "charts/outrider"], cwd=ROOT, capture_output=True, check=True
+        ).stdout
+        with tarfile.open(fileobj=io.BytesIO(packed)) as opened:
+            opened.extractall(folder, filter="data")
+        return folder / "charts" / "outrider"
+    for path in OUTRIDER.rglob("*"):
+        if path.is_file():
+            copy = folder / "outrider" / path.relative_to(OUTRIDER)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    about = folder / "outrider" / "Chart.yaml"
+    about.write_text(yaml.safe_dump({**yaml.safe_load(about.read_text()), "version": "0.0.1"}))
+    return folder / "outrider"

@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import io
 import pathlib
-import subprocess
-import tarfile
 
 import pytest
 import yaml
@@ -15,25 +12,8 @@ from tests.kube import address, helm, installation, scenarios
 from tests.kube.scenarios import AGENTS, SERVER
 from tests.scenarios import recorder
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAME, NAMESPACE = installation.NAME, installation.NAMESPACE
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-def previous_chart(folder: pathlib.Path) -> pathlib.Path:
-    """The chart as it was at the commit that changed it before the last one."""
-    listed = subprocess.run(
-        ["git", "log", "--format=%H", "-n", "2", "--", "charts/outrider"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    commits = listed.stdout.split()
-    assert len(commits) == 2, "the history of charts/outrider is needed: clone without --depth"
-    packed = subprocess.run(
-        ["git", "archive", commits[1], "charts/outrider"], cwd=ROOT, capture_output=True, check=True
-    )
-    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
-        archive.extractall(folder, filter="data")
-    return folder / "charts" / "outrider"
 
 
 def went_back(release: helm.Helm, before: pathlib.Path) -> None:
@@ -54,7 +34,7 @@ def test_nobody_who_calls_notices_an_upgrade_a_rollback_or_an_uninstall(own_clus
     release = helm.Helm(own_cluster.kubeconfig)
     with recorder.running(address.private()) as seen:
         try:
-            before = previous_chart(tmp_path / "before")
+            before = helm.before(tmp_path / "before")
             home.install(chart=before)
             scenarios.prepared(home, seen)
             own_cluster.apply(scenarios.policy(scenarios.allow("echo")))
