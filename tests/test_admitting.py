@@ -94,14 +94,21 @@ async def replica(kubeconfig: pathlib.Path, keys: certs.Authority) -> AsyncItera
             client.close()
 
 
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "kopf"]
+
+
 def running(
     kubeconfig: pathlib.Path, keys: certs.Authority, work: Callable[[Replica], Awaitable[None]]
 ) -> None:
     async def run() -> None:
+        others = set(threads())
         async with replica(kubeconfig, keys) as made:
             await work(made)
             port = made.port
-        assert not [thread for thread in threading.enumerate() if thread.name == "kopf"]
+        async with asyncio.timeout(60):  # it is given up on after five seconds, and a busy machine needs more
+            while set(threads()) - others:
+                await asyncio.sleep(0.05)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
 
