@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXTS = resources.crds()
 POLICIES = resources.field_policies()
 EVERYTHING = {**TEXTS, **POLICIES}
-REVISION = (3, "85ac3e1e0ad1c5b42e8e9838a13e13704d4ea95316eddaab75d005d1c45a058e")
+REVISION = (4, "217a1962084185874ad2f29c4b580c76a78cc17315e4b96e48dd22365699ff76")
 """The live revision and the digest of everything in crds/."""
 
 
@@ -141,9 +141,20 @@ def test_what_exists_only_in_files_is_in_no_crd() -> None:
     credential = spec["properties"]["credentials"]["items"]
     assert set(credential["properties"]) == {"name", "from", "tools", "none"}
     assert set(credential["required"]) == {"name", "from"}
-    [rule] = credential["x-kubernetes-validations"]
-    assert (rule["rule"], rule["fieldPath"]) == ("has(self.none)", ".none")
-    assert "lends no secrets yet" in rule["message"]
+    assert "x-kubernetes-validations" not in credential
+    assert "lends no secrets yet" in POLICIES["unknown-fields_mcpservers.yaml"]
+
+
+def test_what_a_misspelling_makes_look_forgotten_is_told_after_it() -> None:
+    """A CRD's own rules come before any policy, so these are not among them."""
+    assert "an Allow needs" not in TEXTS["outrider.dev_mcptoolpolicies.yaml"]
+    first, second = yaml.safe_load_all(POLICIES["unknown-fields_mcptoolpolicies.yaml"]).__next__()["spec"][
+        "validations"
+    ]
+    assert (first["expression"], second["expression"]) == (
+        "size(variables.unknown) == 0",
+        "size(variables.missing) == 0",
+    )
 
 
 def test_lists_with_names_demand_unique_ones_by_cel() -> None:

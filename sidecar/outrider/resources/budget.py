@@ -92,8 +92,10 @@ class Limit(Model):
     rate: Rate | None = pydantic.Field(default=None, description="At most so fast; only for Calls.")
 
     model_config = pydantic.ConfigDict(
-        json_schema_extra=fields.checked(
+        json_schema_extra=fields.checked_last(
             ("has(self.quota) != has(self.rate)", "needs exactly one of quota and rate"),
+        )
+        | fields.checked(
             (
                 "self.unit == 'Calls' || !has(self.rate)",
                 "a rate counts Calls, never Cost; a Cost limit needs a quota",

@@ -21,7 +21,7 @@ _DROPPED = (
     "default",
     "const",
     fields.FILES_ONLY_MARK,
-    fields.IN_CLUSTER_MARK,
+    fields.CHECKED_LAST_MARK,
 )
 _UNKNOWN_KEPT = "x-kubernetes-preserve-unknown-fields"
 
@@ -123,8 +123,6 @@ def _structural(node: dict[str, Any], *, in_list: bool) -> dict[str, Any]:
         required = [name for name in node.get("required", ()) if name in kept]
         if required:
             made["required"] = required
-        if needed := node.get(fields.IN_CLUSTER_MARK):
-            made["x-kubernetes-validations"] = [*made.get("x-kubernetes-validations", ()), *needed]
     elif isinstance(node.get("additionalProperties"), dict):
         made["additionalProperties"] = _structural(node["additionalProperties"], in_list=True)
     if "items" in node:

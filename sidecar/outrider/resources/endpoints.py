@@ -142,8 +142,10 @@ class Endpoint(Model):
     )
 
     model_config = pydantic.ConfigDict(
-        json_schema_extra=fields.checked(
+        json_schema_extra=fields.checked_last(
             ("has(self.url) != has(self.service)", "needs exactly one of url and service"),
+        )
+        | fields.checked(
             (
                 "!has(self.tls) || !has(self.url) || self.url.startsWith('https:')",
                 "tls has no meaning without an https url; write https, or remove tls",

@@ -48,19 +48,12 @@ FILES_ONLY_MARK = "x-outrider-files-only"
 FILES_ONLY: pydantic.config.JsonDict = {FILES_ONLY_MARK: True}
 """Marks a field that exists in files on a laptop; a cluster refuses it, and the CRDs leave it out."""
 
-
-IN_CLUSTER_MARK = "x-outrider-crd-rules"
+CHECKED_LAST_MARK = "x-outrider-checked-last"
 
 
 def needed_in_cluster(field: str, message: str) -> pydantic.ConfigDict:
     """Of two alternatives only `field` exists in a CRD, so that there it is required; the message says what to do instead."""
-    rule: pydantic.config.JsonDict = {
-        "rule": f"has(self.{field})",
-        "message": message,
-        "fieldPath": f".{field}",
-        "reason": "FieldValueRequired",
-    }
-    return pydantic.ConfigDict(json_schema_extra={IN_CLUSTER_MARK: [rule]})
+    return pydantic.ConfigDict(json_schema_extra=checked_last((f"has(self.{field})", message)))
 
 
 def matches(subject: str, pattern: str) -> str:
@@ -75,6 +68,14 @@ def checked(*rules: tuple[str, str]) -> pydantic.config.JsonDict:
     Each says what a validator of the models says in code; tests/corpus/objects.yaml holds both to the same objects.
     """
     return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
+
+
+def checked_last(*rules: tuple[str, str]) -> pydantic.config.JsonDict:
+    """The same for what is told only after every unknown field: `form:` for `from:` is a misspelling first, and an omission second.
+
+    A CRD's own rules come before any admission policy. So these stand in the one that knows unknown fields; its objects are `dyn`.
+    """
+    return {CHECKED_LAST_MARK: [{"rule": rule, "message": message} for rule, message in rules]}
 
 
 class Model(pydantic.BaseModel):
@@ -177,7 +178,7 @@ class Selector(Model):
     )
 
     model_config = pydantic.ConfigDict(
-        json_schema_extra=checked(
+        json_schema_extra=checked_last(
             (
                 "has(self.anyone) != (has(self.namespaces) || has(self.serviceAccounts) || has(self.teams))",
                 "an entry names namespaces, serviceAccounts or teams, or says anyone: true alone",

@@ -50,11 +50,13 @@ class PolicyRule(Model):
     )
 
     model_config = pydantic.ConfigDict(
-        json_schema_extra=fields.checked(
+        json_schema_extra=fields.checked_last(
             (
                 "self.effect == 'Deny' || (has(self.from) && has(self.tools))",
                 'an Allow needs from and tools; write `from: [{anyone: true}]` or `tools: ["*"]` if you mean all',
             ),
+        )
+        | fields.checked(
             (
                 "self.effect == 'Deny' || !has(self.tools) || self.tools.all(t, t.matches('^[A-Za-z0-9_.*-]+$'))",
                 "the tools of an Allow are names of letters, digits, _ . - and *",

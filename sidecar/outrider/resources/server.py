@@ -137,7 +137,7 @@ class Redaction(Model):
     )
 
     model_config = pydantic.ConfigDict(
-        json_schema_extra=fields.checked(
+        json_schema_extra=fields.checked_last(
             ("has(self.arguments) || has(self.result)", "needs arguments, result or both")
         )
     )
