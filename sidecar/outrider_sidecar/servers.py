@@ -11,13 +11,12 @@ import asyncio
 import dataclasses
 from collections.abc import Callable
 
-import msgspec
-
-from outrider import bind, catalog, decide, decision, names, snapshot
+from outrider import bind, decide, decision, names, snapshot
 from outrider_sidecar import (
-    breaker,
     conventions,
     credentials,
+    draining,
+    errands,
     exchange,
     introductions,
     jsonrpc,
@@ -25,16 +24,12 @@ from outrider_sidecar import (
     legs,
     lists,
     modern,
-    reading,
     telemetry,
 )
 from outrider_sidecar import current as in_force
 
 SESSIONS_MAX = 1_000
 """Upstream sessions per server; the one unused for longest is dropped."""
-
-PAGES_MAX = 200
-"""A server whose list never ends is cut off here."""
 
 CANCEL_SECONDS = 5.0
 
@@ -44,24 +39,6 @@ CONTACT_SECONDS = 20.0
 _R = decision.Reason
 _FALLBACK = frozenset({200, 400, 404, 405, 406, 415, 422, 501})
 """Statuses by which a server of the handshake era answers a request it does not know (versioning rules of the spec)."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Errand:
-    """What every request of our own to one server needs; `deadline` in loop time."""
-
-    server: legs.Server
-    permit: decision.Permit
-    lent: exchange.Lent
-    deadline: float
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Heard:
-    answer: jsonrpc.Answer | None
-    status: int | None
-    session: bytes | None
-    failed: exchange.Failed | None
 
 
 class Servers:
@@ -76,11 +53,10 @@ class Servers:
         telemetry: telemetry.Telemetry,
         clock: Callable[[], float],
     ) -> None:
-        self._upstream = upstream
         self._credentials = credentials
         self._current = current
-        self._telemetry = telemetry
         self._clock = clock
+        self.errands = errands.Errands(upstream, telemetry, clock)
         self._servers: dict[names.ServerId, legs.Server] = {}
 
     def keep(self, bound: bind.Bound) -> None:
@@ -139,7 +115,7 @@ class Servers:
         meeting = server.meeting[key] = asyncio.get_running_loop().create_future()
         outcome: legs.NoLeg | None = legs.NoLeg(_R.CANCELLED, "whoever was meeting the server gave up")
         try:
-            errand = _Errand(server, permit, lent, min(deadline, self._clock() + CONTACT_SECONDS))
+            errand = errands.Errand(server, permit, lent, min(deadline, self._clock() + CONTACT_SECONDS))
             await self._contact(errand, key)
             outcome = None
         except legs.NoLeg as failure:
@@ -149,7 +125,7 @@ class Servers:
             del server.meeting[key]
             meeting.set_result(outcome)
 
-    async def _contact(self, errand: _Errand, key: str) -> None:
+    async def _contact(self, errand: errands.Errand, key: str) -> None:
         """Modern first, unless the entry fixes a revision; a server that does not know the question is greeted."""
         server = errand.server
         if not server.breaker.allow(now := self._clock()):
@@ -157,7 +133,7 @@ class Servers:
         wanted = errand.permit.server.endpoint.protocol
         if server.modern is None and wanted in ("Auto", conventions.MODERN):
             head, body = modern.discover(server.mint())
-            heard = await self._ask(errand, head, body, "server/discover")
+            heard = await self.errands.run(errand, head, body, "server/discover")
             if (
                 heard.answer is not None
                 and heard.answer.kind is jsonrpc.AnswerKind.RESULT
@@ -167,68 +143,23 @@ class Servers:
                 server.introduction = introductions.discovered(heard.answer)
                 return
             if wanted != "Auto" or heard.status not in _FALLBACK:
-                raise _no_leg(heard)
+                raise errands.no_leg(heard)
         version = conventions.LEGACY[-1] if wanted == "Auto" else wanted
         head, body = legacy.initialize(server.mint(), version)
-        heard = await self._ask(errand, head, body, "initialize")
+        heard = await self.errands.run(errand, head, body, "initialize")
         spoken = legacy.negotiated(heard.answer) if heard.answer is not None else None
         if spoken is None or heard.answer is None:
             if wanted == "Auto":
                 server.modern = None  # what it was before may have been replaced by something newer
-            raise _no_leg(heard)
+            raise errands.no_leg(heard)
         session = legs.Session(key, heard.session, spoken)
         head, body = legacy.initialized(session=session.id, version=spoken)
-        await self._ask(errand, head, body, "notifications/initialized")
+        await self.errands.run(errand, head, body, "notifications/initialized")
         server.modern = False
         server.introduction = introductions.greeted(heard.answer, spoken)
         server.sessions[key] = session
         while len(server.sessions) > SESSIONS_MAX:
             server.sessions.popitem(last=False)
-
-    async def _ask(self, errand: _Errand, head: exchange.Headers, body: bytes, method: str) -> _Heard:
-        """One request of the proxy's own, answered whole."""
-        answers: list[jsonrpc.Answer] = []
-        over: asyncio.Future[exchange.Failed | None] = asyncio.get_running_loop().create_future()
-
-        def heard(message: jsonrpc.Answer) -> bool:
-            if message.kind in (jsonrpc.AnswerKind.RESULT, jsonrpc.AnswerKind.ERROR):
-                answers.append(message)
-                sink.linger()
-            return True
-
-        def ended(failed: exchange.Failed | None) -> None:
-            if not over.done():
-                over.set_result(failed)
-
-        sink = reading.Reading(
-            result_bytes_max=errand.permit.server.endpoint.result_bytes_max,
-            on_message=heard,
-            on_end=ended,
-            secrets=errand.lent.secrets,
-        )
-        started = self._clock()
-        verb = "POST" if body else "DELETE"
-        sink.flight = flight = self._upstream.send(
-            errand.permit, errand.lent, head, body, sink, deadline=errand.deadline, method=verb
-        )
-        try:
-            failed = await over
-            failed = None if answers else failed  # what was asked for has arrived, whatever came after it
-        except asyncio.CancelledError:
-            flight.cancel()
-            errand.server.breaker.released(self._clock())
-            raise
-        now = self._clock()
-        if failed is not None and breaker.counts(failed.reason):
-            errand.server.breaker.failed(now)
-        elif failed is not None and failed.reason is _R.CANCELLED:
-            errand.server.breaker.released(now)
-        else:
-            errand.server.breaker.succeeded(now)
-        self._telemetry.upstream(
-            method, str(errand.permit.server.id), "" if failed is None else failed.reason.value, now - started
-        )
-        return _Heard(answers[0] if answers else None, sink.status, sink.session, failed)
 
     async def cancel(self, permit: decision.Permit, leg: legs.Leg) -> None:
         """Tells a server of the handshake era, which a closed connection tells nothing, that a call is not waited for."""
@@ -239,8 +170,8 @@ class Servers:
         except credentials.Unavailable:
             return  # without the credential the server would not listen
         head, body = legacy.cancelled(leg.call_id, session=leg.session.id, version=leg.session.version)
-        errand = _Errand(leg.server, permit, lent, self._clock() + CANCEL_SECONDS)
-        await self._ask(errand, head, body, conventions.CANCELLED)
+        errand = errands.Errand(leg.server, permit, lent, self._clock() + CANCEL_SECONDS)
+        await self.errands.run(errand, head, body, conventions.CANCELLED)
 
     async def decline(self, permit: decision.Permit, leg: legs.Leg, message: jsonrpc.Answer) -> None:
         """Answers what a server of the handshake era asks during a call: a ping, and for anything else that nobody here does."""
@@ -255,8 +186,8 @@ class Servers:
         else:
             text = "Method not found: this client offers no capabilities"
             body = jsonrpc.error(message.id, conventions.METHOD_NOT_FOUND, text)
-        errand = _Errand(leg.server, permit, lent, self._clock() + CANCEL_SECONDS)
-        await self._ask(errand, legacy.head(leg.session.id, leg.session.version), body, "response")
+        errand = errands.Errand(leg.server, permit, lent, self._clock() + CANCEL_SECONDS)
+        await self.errands.run(errand, legacy.head(leg.session.id, leg.session.version), body, "response")
 
     async def end_sessions(self, bound: bind.Bound, session_key: str) -> None:
         """An agent's session is over: so are those opened for it at servers."""
@@ -276,9 +207,9 @@ class Servers:
                 lent = await self._credentials.lend(permit)
             except credentials.Unavailable:
                 continue  # without the credential the server would not listen; its own time limit ends it
-            errand = _Errand(server, permit, lent, self._clock() + CANCEL_SECONDS)
+            errand = errands.Errand(server, permit, lent, self._clock() + CANCEL_SECONDS)
             head = legacy.farewell(session=session.id, version=session.version)
-            await self._ask(errand, head, b"", "DELETE")
+            await self.errands.run(errand, head, b"", "DELETE")
 
     async def visit(self, server_id: names.ServerId) -> tuple[lists.Listing, introductions.Introduction]:
         """As a stranger would: meets the server anew, drains its list, takes its leave. Raises lists.ListingFailed.
@@ -305,67 +236,31 @@ class Servers:
         deadline = self._clock() + CONTACT_SECONDS
         try:
             lent = await self._credentials.lend(permit)
-            return await self._drain(permit, lent, deadline)
+            return await draining.tools(_Peer(self, permit, lent, deadline))
         except (credentials.Unavailable, legs.NoLeg) as failure:
             raise lists.ListingFailed(failure.reason, str(failure)) from None
 
-    async def _drain(self, permit: decision.Permit, lent: exchange.Lent, deadline: float) -> lists.Listing:
-        raws: list[bytes] = []
-        cursor: str | None = None
-        ttl: float | None = None
-        renewed = False
-        for _ in range(PAGES_MAX):
-            leg = await self.leg(permit, lent, "", deadline=deadline)
-            if leg.session is None:
-                head, body = modern.list_tools(leg.call_id, cursor)
-            else:
-                head, body = legacy.list_tools(
-                    leg.call_id, cursor, session=leg.session.id, version=leg.session.version
-                )
-            heard = await self._ask(_Errand(leg.server, permit, lent, deadline), head, body, "tools/list")
-            if leg.expired(heard.status, heard.answer) and not renewed:
-                renewed = True
-                self.forget(leg)
-                cursor = None  # cursors need not outlive the session they were given in
-                raws.clear()
-                continue
-            page = _page(heard, leg.call_id)
-            raws.extend(bytes(raw) for raw in page.tools)
-            ttl = page.ttl_ms / 1000 if page.ttl_ms is not None else None
-            cursor = page.next_cursor
-            if cursor is None or len(raws) > catalog.TOOLS_MAX:
-                return lists.Listing(catalog.definitions(raws), ttl)
-        raise legs.NoLeg(_R.UPSTREAM_PROTOCOL_ERROR, f"the list of tools has more than {PAGES_MAX} pages")
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Peer:
+    """`draining.Peer`: one server, met with the credential the proxy's own questions get."""
 
-class _Page(msgspec.Struct, rename="camel"):
-    tools: list[msgspec.Raw]
-    next_cursor: str | None = None
-    ttl_ms: float | None = None
+    servers: Servers
+    permit: decision.Permit
+    lent: exchange.Lent
+    deadline: float
 
+    async def leg(self) -> legs.Leg:
+        return await self.servers.leg(self.permit, self.lent, "", deadline=self.deadline)
 
-def _page(heard: _Heard, call_id: int) -> _Page:
-    answer = heard.answer
-    if answer is None or answer.id != call_id or answer.kind is not jsonrpc.AnswerKind.RESULT:
-        raise _no_leg(heard)
-    try:
-        return msgspec.json.decode(answer.payload, type=_Page)
-    except msgspec.DecodeError as error:
-        raise legs.NoLeg(_R.UPSTREAM_PROTOCOL_ERROR, f"the list of tools cannot be read: {error}") from None
+    async def ask(self, leg: legs.Leg, head: exchange.Headers, body: bytes, method: str) -> errands.Heard:
+        errand = errands.Errand(leg.server, self.permit, self.lent, self.deadline)
+        return await self.servers.errands.run(errand, head, body, method)
+
+    def forget(self, leg: legs.Leg) -> None:
+        self.servers.forget(leg)
 
 
 def _key(permit: decision.Permit, session_key: str) -> str:
     """Sessions are never shared between agents' sessions, nor between credentials."""
     return f"{session_key}\0{permit.credential.name if permit.credential is not None else ''}"
-
-
-def _no_leg(heard: _Heard) -> legs.NoLeg:
-    if heard.failed is not None:
-        return legs.NoLeg(heard.failed.reason, heard.failed.detail)
-    if heard.status in (401, 403):
-        return legs.NoLeg(_R.UPSTREAM_UNAUTHORIZED, f"HTTP status {heard.status}")
-    if heard.answer is not None and heard.answer.kind is jsonrpc.AnswerKind.ERROR:
-        return legs.NoLeg(
-            _R.UPSTREAM_PROTOCOL_ERROR, "the server answered our handshake or list with an error"
-        )
-    return legs.NoLeg(_R.UPSTREAM_PROTOCOL_ERROR, f"HTTP status {heard.status} and no MCP answer")
