@@ -41,10 +41,10 @@ async def tools(peer: Peer) -> lists.Listing:
     for _ in range(PAGES_MAX):
         leg = await peer.leg()
         if leg.session is None:
-            head, body = modern.list_tools(leg.call_id, cursor)
+            head, body = modern.page_of(leg.call_id, "tools/list", cursor)
         else:
-            head, body = legacy.list_tools(
-                leg.call_id, cursor, session=leg.session.id, version=leg.session.version
+            head, body = legacy.page_of(
+                leg.call_id, "tools/list", cursor, session=leg.session.id, version=leg.session.version
             )
         heard = await peer.ask(leg, head, body, "tools/list")
         if leg.expired(heard.status, heard.answer) and not renewed:

@@ -64,11 +64,12 @@ def initialized(*, session: bytes | None, version: str) -> tuple[exchange.Header
     return head(session, version), jsonrpc.request(None, conventions.INITIALIZED, {})
 
 
-def list_tools(
-    id_: int, cursor: str | None, *, session: bytes | None, version: str
+def page_of(
+    id_: int, method: str, cursor: str | None, *, session: bytes | None, version: str
 ) -> tuple[exchange.Headers, bytes]:
+    """Asks for one page of what a server lists; `method` is one of the lists."""
     params = {} if cursor is None else {"cursor": json.dumps(cursor).encode()}
-    return head(session, version), jsonrpc.request(id_, conventions.LIST_TOOLS, params)
+    return head(session, version), jsonrpc.request(id_, method, params)
 
 
 def call(

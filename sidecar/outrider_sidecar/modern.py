@@ -121,11 +121,10 @@ def speaks(answer: jsonrpc.Answer) -> bool:
     return isinstance(versions, list) and conventions.MODERN in versions
 
 
-def list_tools(id_: int, cursor: str | None) -> tuple[exchange.Headers, bytes]:
+def page_of(id_: int, method: str, cursor: str | None) -> tuple[exchange.Headers, bytes]:
+    """Asks for one page of what a server lists; `method` is one of the lists."""
     params = {} if cursor is None else {"cursor": json.dumps(cursor).encode()}
-    return _head(conventions.LIST_TOOLS), jsonrpc.request(
-        id_, conventions.LIST_TOOLS, {**params, "_meta": _meta()}
-    )
+    return _head(method), jsonrpc.request(id_, method, {**params, "_meta": _meta()})
 
 
 def call(
