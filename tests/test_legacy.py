@@ -168,10 +168,10 @@ def test_our_handshake_is_what_the_sdk_takes() -> None:
 
 
 def test_our_lists_and_cancellations_are_what_the_sdk_takes() -> None:
-    head, body = legacy.list_tools(5, None, session=None, version="2025-03-26")
+    head, body = legacy.page_of(5, "tools/list", None, session=None, version="2025-03-26")
     assert_head(head, None, "2025-03-26")
     assert (message(body).id, message(body).params) == (5, None)
-    _, body = legacy.list_tools(6, 'a"b', session=b"s", version="2025-03-26")
+    _, body = legacy.page_of(6, "tools/list", 'a"b', session=b"s", version="2025-03-26")
     assert message(body).params["cursor"] == 'a"b'
     head, body = legacy.cancelled(6, session=b"s", version="2025-11-25")
     assert_head(head, b"s", "2025-11-25")

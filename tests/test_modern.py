@@ -145,7 +145,7 @@ def test_a_trace_goes_into_headers_and_meta_or_into_neither() -> None:
 
 def test_discover_and_lists_of_ours_are_what_the_sdk_takes() -> None:
     assert taken(*modern.discover(3)).method == "server/discover"
-    first, later = taken(*modern.list_tools(4, None)), taken(*modern.list_tools(5, ""))
+    first, later = (taken(*modern.page_of(id_, "tools/list", at)) for id_, at in ((4, None), (5, "")))
     assert first.params is not None
     assert later.params is not None
     assert "cursor" not in first.params
