@@ -233,7 +233,8 @@ async def _legacy(line: mcp.Line, stage: Stage, heard: Heard) -> None:
     elif not session:
         await line.json(error(heard, -32000, "Bad Request: Missing session ID"), status=b"400 Bad Request")
     elif session not in stage.sessions:
-        await line.json(error(heard, -32001, "Session not found"), status=b"404 Not Found")
+        refused = {**error(heard, -32001, "Session not found"), "id": None}
+        await line.json(refused, status=b"404 Not Found")
     elif heard.verb == "DELETE":
         del stage.sessions[session]
         await line.say(b"")
