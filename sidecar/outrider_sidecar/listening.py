@@ -15,7 +15,7 @@ import struct
 
 BACKLOG = 4_096
 """Connections that may wait to be accepted; the system caps it (net.core.somaxconn)."""
-SPARE_DESCRIPTORS = 512
+SPARE_DESCRIPTORS = 2_048
 """Open files besides the door's connections: those to servers, the journal's, and connections being closed."""
 
 

@@ -24,7 +24,9 @@ from aiohttp import client_proto, connector, tracing
 from outrider import names, snapshot
 from outrider_sidecar import addresses
 
-CONNECTIONS_PER_POOL = 100
+CONNECTIONS_PER_POOL = 1_024
+"""As many as agents can hold at the door, and some for what is said about calls under way: a cancellation or an answer to
+what a server asked must never wait behind the long streams that it is about."""
 _READ_BYTES = 65_536
 _DNS_SECONDS = 10
 _FORGET_SECONDS = 300.0
@@ -57,10 +59,14 @@ class _AddressRefused(OSError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Key:
-    """Connections are shared only by requests for which all of this is equal."""
+    """Connections are shared only by requests for which all of this is equal.
+
+    `listening`: for streams that a server sends on its own, which are held as long as it will; calls never wait for them.
+    """
 
     server: names.ServerId
     url: str
+    listening: bool
     service: bool
     ca_bundle: str | None
     connect_seconds: float
@@ -158,6 +164,12 @@ class Pool:
         # aiohttp repeats GET and DELETE by itself on a stale connection; nothing is repeated here (N8).
         self.session._retry_connection = False  # noqa: SLF001 -- there is no public switch
 
+    def at(self, place: str) -> yarl.URL:
+        """Another path and query at the same origin. Raises ValueError when it is none."""
+        if not place.startswith("/") or place.startswith("//") or not place.isascii():
+            raise ValueError("a place is an absolute path")
+        return yarl.URL(f"{self.url.scheme}://{self.url.raw_authority}{place}", encoded=True)
+
 
 class Pools:
     """Every pool in use. One whose key changed (other URL, other network rules) is replaced, never altered."""
@@ -175,12 +187,13 @@ class Pools:
         self._pools: dict[Key, Pool] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    def of(self, server: snapshot.ServerView) -> Pool:
+    def of(self, server: snapshot.ServerView, *, listening: bool = False) -> Pool:
         """The pool for this server as it is configured now. Raises as Pool does."""
         endpoint = server.endpoint
         key = Key(
             server.id,
             endpoint.url,
+            listening,
             endpoint.service,
             endpoint.ca_bundle,
             endpoint.connect_seconds,
@@ -189,7 +202,7 @@ class Pools:
         )
         pool = self._pools.get(key)
         if pool is None:
-            self._forget(server.id)
+            self._forget(key)
             pool = self._pools[key] = Pool(key, self._own, self._loop)
         return pool
 
@@ -199,11 +212,12 @@ class Pools:
         self._pools.clear()
         await asyncio.gather(*(pool.session.close() for pool in pools), *self._closing)
 
-    def _forget(self, replaced: names.ServerId) -> None:
+    def _forget(self, fresh: Key) -> None:
         """Closes pools without flights that another has replaced or that were not used for a while."""
         stale = self._loop.time() - _FORGET_SECONDS
         for key, pool in tuple(self._pools.items()):
-            if pool.flights == 0 and (key.server == replaced or pool.used < stale):
+            replaced = key.server == fresh.server and key.listening == fresh.listening
+            if pool.flights == 0 and (replaced or pool.used < stale):
                 del self._pools[key]
                 task = self._loop.create_task(pool.session.close())
                 self._closing.add(task)

@@ -37,7 +37,8 @@ class SseParser:
     """An incremental parser of the WHATWG event stream, bounded by bytes.
 
     `event_bytes_max` bounds what is kept for the event being received; `stream_bytes_max` everything fed. Events
-    without a `data` field are not dispatched, but their id stays readable as `last_event_id`.
+    without a `data` field are not dispatched, but their id stays readable as `last_event_id`, and how many milliseconds the
+    server wants to be left alone before the stream is taken up again as `retry`.
     """
 
     __slots__ = (
@@ -54,6 +55,7 @@ class SseParser:
         "_stream_bytes_max",
         "_swallow_lf",
         "last_event_id",
+        "retry",
     )
 
     def __init__(self, event_bytes_max: int, stream_bytes_max: int) -> None:
@@ -65,6 +67,7 @@ class SseParser:
         self._swallow_lf = False
         self._failed = False
         self.last_event_id: str | None = None
+        self.retry: int | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -132,7 +135,7 @@ class SseParser:
         elif name == b"id" and b"\0" not in value:
             self._id = self.last_event_id = value.decode("utf-8", "replace")
         elif name == b"retry" and value.isdigit() and len(value) <= 12:
-            self._retry = int(value)
+            self._retry = self.retry = int(value)
 
     def _dispatch(self, events: list[Event]) -> None:
         if self._data:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
 import aiohttp
+import yarl
 from aiohttp import http_exceptions
 
 from outrider import decision, snapshot
@@ -27,6 +28,8 @@ from outrider_sidecar import exchange, pools, scrubbing
 _LOG = logging.getLogger("outrider")
 
 ENVELOPE_BYTES = 65_536
+EVENTS_TIMES = 16
+"""An event stream may be this many results long in all: progress adds up, endless streams do not (R14)."""
 _WHOLE_BODY_BYTES = 262_144
 
 _OWN_NAMES = frozenset(
@@ -44,6 +47,7 @@ class _Outbound:
     """One request as it will be sent. No repr: the headers hold the credential (N4)."""
 
     method: str
+    url: yarl.URL
     headers: list[tuple[str, str]]
     body: bytes
     answer_bytes_max: int
@@ -121,7 +125,7 @@ class _Flight:
         try:
             response = await self._pool.session.request(
                 outbound.method,
-                self._pool.url,
+                outbound.url,
                 headers=outbound.headers,
                 data=_data(outbound.body),
                 allow_redirects=False,
@@ -149,6 +153,8 @@ class _Flight:
             return self._failed(*refused)
         if (response.content_length or 0) > bytes_max:
             return self._failed(_R.UPSTREAM_TOO_LARGE, f"more than {bytes_max} bytes announced")
+        if response.content_type == "text/event-stream":
+            bytes_max *= EVENTS_TIMES
         self._into.head(response.status, headers)
         received = 0
         while chunk := await response.content.readany():
@@ -209,17 +215,20 @@ class AiohttpUpstream:
         *,
         deadline: float,
         method: str = "POST",
+        place: str = "",
     ) -> exchange.Flight:
         """As `exchange.Upstream.send`. Headers are `head`, what is lent and the endpoint's constants, in that order.
 
-        A lent header replaces one of the same name, and a constant never replaces any.
+        A lent header replaces one of the same name, and a constant never replaces any. `place` is another path and query at
+        the endpoint's own origin, already encoded.
         """
         endpoint = permit.server.endpoint
         if self._closed:
             return self._ground(into, _R.CANCELLED, "the proxy is shutting down")
         try:
             headers = _headers(head, lent.headers, endpoint.headers)
-            pool = self._pools.of(permit.server)
+            pool = self._pools.of(permit.server, listening=method == "GET")
+            url = pool.url if not place else pool.at(place)
         except _Unsendable as refused:
             return self._ground(into, refused.reason, str(refused))
         except (ValueError, OSError) as error:
@@ -235,7 +244,7 @@ class AiohttpUpstream:
         pool.flights += 1
         self._flights.add(flight)
         most = endpoint.result_bytes_max + ENVELOPE_BYTES
-        flight.depart(_Outbound(method, headers, body, most, lent.secrets), deadline)
+        flight.depart(_Outbound(method, url, headers, body, most, lent.secrets), deadline)
         return flight
 
     async def close(self) -> None:

@@ -217,6 +217,16 @@ async def endless(served, reader, writer):
 
 
 @scenario
+async def events(served, reader, writer):
+    """An event stream without an end, as fast as it is read."""
+    await read_request(served, reader)
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+    while True:
+        writer.write(b"data: {}\n\n" * 1000)
+        await writer.drain()
+
+
+@scenario
 async def slow_head(served, reader, writer):
     """Dribbles its head, a byte at a time, for ever."""
     await read_request(served, reader)
