@@ -16,7 +16,7 @@ from cryptography.x509 import oid
 from tests.servers import flights, upstreams
 
 from outrider import decision, snapshot
-from outrider_sidecar import exchange, upstream
+from outrider_sidecar import exchange, pools, upstream
 
 R = decision.Reason
 NOT_SENT, MAYBE_SENT = exchange.Sent.NOT_SENT, exchange.Sent.MAYBE_SENT
@@ -130,7 +130,9 @@ def test_a_change_of_the_network_rules_ends_the_use_of_open_connections():
     assert len(served.requests) == 1
 
 
-def test_a_flood_waits_for_its_turn_and_times_out_unsent_when_none_comes():
+def test_a_flood_waits_for_its_turn_and_times_out_unsent_when_none_comes(monkeypatch):
+    monkeypatch.setattr(pools, "CONNECTIONS_PER_POOL", 100)
+
     async def main():
         async with upstreams.running("hang") as served, flights.way_out() as out:
             first, queued = [flights.Sink() for _ in range(100)], [flights.Sink() for _ in range(5)]
@@ -138,12 +140,15 @@ def test_a_flood_waits_for_its_turn_and_times_out_unsent_when_none_comes():
                 flights.send(out, flights.permit(served.url), sink)
             for sink in queued:
                 flights.send(out, flights.permit(served.url), sink, seconds=0.3)
+            listening = flights.Sink()  # what the server may say on its own has connections of its own
+            flights.send(out, flights.permit(served.url), listening, method="GET", body=b"", seconds=0.3)
+            assert (await listening.end()).sent is MAYBE_SENT
             return [await sink.end() for sink in queued], served, first
 
     ends, served, first = asyncio.run(main())
     assert {(end.reason, end.sent) for end in ends} == {(R.UPSTREAM_TIMEOUT, NOT_SENT)}
     assert {end.detail for end in ends} == {"waiting for a free connection"}
-    assert served.connections == 100
+    assert served.connections == 100 + 1
     assert {sink.ends[0].reason for sink in first} == {R.CANCELLED}
 
 

@@ -390,7 +390,11 @@ def test_another_path_is_asked_at_the_same_origin_only():
         async with upstreams.running("json") as served, flights.way_out() as out:
             later = asyncio.get_running_loop().time() + 5
             ends = []
-            for place in ("/messages?session_id=%2F1", "//elsewhere.example/mcp", "http://elsewhere.example/"):
+            for place in (
+                "/messages?session_id=%2F1",
+                "//elsewhere.example/mcp",
+                "http://elsewhere.example/",
+            ):
                 sink = flights.Sink()
                 to = flights.permit(served.url)
                 out.send(to, flights.LENT, flights.HEAD, b"{}", sink, deadline=later, place=place)
