@@ -86,6 +86,12 @@ def test_a_message_of_a_stream_is_handed_on_before_the_next_has_arrived() -> Non
     assert len(kept.messages) == 1
 
 
+def test_an_event_of_another_type_is_passed_over() -> None:
+    kept = Kept().read(200, SSE, b"event: ping\ndata: x\n\nevent: message\ndata: " + ANSWER + b"\n\n")
+    assert [each.payload for each in kept.messages] == [b'{"a":1}']
+    assert kept.ends == [None]
+
+
 @pytest.mark.parametrize("room", [True, False])
 def test_no_room_for_a_message_pauses_the_flight(room: bool) -> None:
     kept = Kept(room=room)

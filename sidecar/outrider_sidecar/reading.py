@@ -112,7 +112,8 @@ class Reading:
             return True
         room = True
         for event in events:
-            if event.data and self._failed is None:
+            # Other types of event are none of MCP's (some servers beat their heart so); clients pass over them too.
+            if event.data and event.event == "message" and self._failed is None:
                 room = self._message(event.data) and room
         return room
 
