@@ -205,7 +205,7 @@ def running(logs: pathlib.Path) -> Iterator[str]:
         listening.listen(256)
         process = laptop.Process(
             "fixture", [sys.executable, "-m", __name__, f"fd={listening.fileno()}"], logs=logs,
-            pass_fds=[listening.fileno()], env={"PYTHONPATH": str(ROOT)},
+            pass_fds=[listening.fileno()], env={"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
         )  # fmt: skip
         port = listening.getsockname()[1]
     try:
