@@ -24,6 +24,8 @@ _EVENTS_TIMES = 16
 LINGER_SECONDS = 0.2
 """How long a stream may stay open behind the answer it was for: servers should close it and some do not."""
 
+NO_STREAM = "the answer is neither JSON nor an event stream"
+
 _R = decision.Reason
 
 
@@ -32,6 +34,8 @@ class Reading:
 
     `status` and `session` (the upstream's `mcp-session-id`) are known once the head is in. `flight`, when its owner sets
     it, is cancelled as soon as the answer cannot be used any more. `secrets` are taken out of every message first.
+
+    A stream that breaks off may be taken up where it was (`place`): then `head` is called once more, before `done`.
     """
 
     __slots__ = (
@@ -39,10 +43,12 @@ class Reading:
         "_ended",
         "_failed",
         "_limit",
+        "_lingers",
         "_on_end",
         "_on_message",
         "_parser",
         "_secrets",
+        "_spoilt",
         "_unreadable",
         "flight",
         "session",
@@ -66,14 +72,29 @@ class Reading:
         self._failed: exchange.Failed | None = None
         self._ended = False
         self._unreadable = False
+        self._lingers = self._spoilt = False
         self.status: int | None = None
         self.session: bytes | None = None
         self.flight: exchange.Flight | None = None
 
     def linger(self) -> None:
         """What was asked for has arrived: a stream that stays open behind it is ended soon, instead of at its deadline."""
+        self._lingers = True
         if self._parser is not None and self.flight is not None:
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self.flight.cancel)
+
+    @property
+    def place(self) -> tuple[str, float | None] | None:
+        """Where an unfinished stream can be taken up again: its last event's id, and after how many seconds if it said so."""
+        if (
+            self._parser is None
+            or not self._parser.last_event_id
+            or self._failed is not None
+            or self._lingers
+        ):
+            return None
+        retry = self._parser.retry
+        return self._parser.last_event_id, None if retry is None else retry / 1000
 
     def head(self, status: int, headers: exchange.Headers) -> None:
         """Chooses how to read. What is neither JSON nor events is refused, unless it is an error's body or nothing at all:
@@ -86,7 +107,10 @@ class Reading:
         ]
         self.session = next((value for name, value in headers if name == b"mcp-session-id"), None)
         if status == 200 and kinds == [b"text/event-stream"]:
-            self._parser = streams.SseParser(self._limit, self._limit * _EVENTS_TIMES)
+            if self._parser is None:
+                self._parser = streams.SseParser(self._limit, self._limit * _EVENTS_TIMES)
+            else:
+                self._parser.again()
         elif status == 200 and kinds != [b"application/json"]:
             self._unreadable = True
         elif status != 200:
@@ -98,7 +122,7 @@ class Reading:
             return True
         if self._unreadable:
             if chunk:
-                self._fail(_R.UPSTREAM_PROTOCOL_ERROR, "the answer is neither JSON nor an event stream")
+                self._fail(_R.UPSTREAM_PROTOCOL_ERROR, NO_STREAM)
             return True
         if self._parser is None:
             self._body += chunk
@@ -137,6 +161,7 @@ class Reading:
         return self._on_message(message)
 
     def _fail(self, reason: decision.Reason, detail: str) -> None:
+        self._spoilt = True
         self._failed = exchange.Failed(reason, exchange.Sent.MAYBE_SENT, detail)
         if self.flight is not None:
             self.flight.cancel()

@@ -77,6 +77,13 @@ class SseParser:
         self._id: str | None = None
         self._retry: int | None = None
 
+    def again(self) -> None:
+        """The stream goes on in another answer: what was received of an event is lost, what was counted is not."""
+        self._partial.clear()
+        self._at_start = True
+        self._swallow_lf = False
+        self._reset()
+
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that `chunk` completes, in order. Raises SseTooLarge."""
         self._stream_bytes += len(chunk)
