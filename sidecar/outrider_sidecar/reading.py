@@ -86,12 +86,7 @@ class Reading:
     @property
     def place(self) -> tuple[str, float | None] | None:
         """Where an unfinished stream can be taken up again: its last event's id, and after how many seconds if it said so."""
-        if (
-            self._parser is None
-            or not self._parser.last_event_id
-            or self._failed is not None
-            or self._lingers
-        ):
+        if self._parser is None or not self._parser.last_event_id or self._spoilt or self._lingers:
             return None
         retry = self._parser.retry
         return self._parser.last_event_id, None if retry is None else retry / 1000
