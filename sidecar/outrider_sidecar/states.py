@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """requestState of the stateless era: the server's own, inside a seal that says whose call it goes on with (rule 10).
 
-Called when a server asks for input (`seal`) and when the agent comes back with it (`opened`, `spend`). A state is good for one
+Called when a server asks for input (`seal`) and when the agent comes back with it (`opened`, `origin`, `spend`). A state is good for one
 more round of the same call: same server, name and arguments, same principal, within ten minutes, once. Anything else looks
 unknown (R18). Sealed and not encrypted, as sessions are and for the same reasons (decision 0004): a server shows its state
 to the client anyhow, and what stands beside it here is no secret of anybody's.
@@ -106,18 +106,19 @@ class States:
         alive = -_CLOCK_SECONDS <= age <= AGE_SECONDS_MAX and 1 <= state.round <= ROUNDS_MAX
         return state if of_this_call and alive and state.nonce not in self._spent else None
 
-    def spend(self, state: State) -> str:
-        """The round goes ahead: the state is used up. Gives the request where it was charged, "" when it must be again.
+    def origin(self, state: State) -> str:
+        """The request where this call was charged; "" when nobody can say that the state is unspent, so that it is charged again.
 
-        That is so for states made before this process or before the oldest that is still remembered: whether they were spent
-        already, nobody can say.
+        That is so for states made before this process, or before the oldest spent one that is still remembered.
         """
-        free = state.made > self._since
+        return state.first if state.made > self._since else ""
+
+    def spend(self, state: State) -> None:
+        """The round goes ahead: the state is used up."""
         self._spent[state.nonce] = state.made
         while len(self._spent) > SPENT_MAX:
             _, made = self._spent.popitem(last=False)
             self._since = max(self._since, made)
-        return state.first if free else ""
 
     def _read(self, text: str) -> State | None:
         if len(text) > TEXT_CHARACTERS_MAX or not text.isascii():
