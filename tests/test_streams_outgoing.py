@@ -171,11 +171,19 @@ def test_a_stream_that_speaks_needs_no_comment():
 )
 def test_who_can_only_have_json_gets_json_and_no_notifications(accepts, options):
     out, wire, clock = outgoing(accepts, **options)
+    assert out.mute
     assert out.notify(b"{}")
     clock.advance(1000)
     assert wire.status is None
     out.answer(b'{"id":1}')
     assert (wire.body, wire.length) == (b'{"id":1}', 8)
+
+
+def test_before_the_answer_is_out_something_else_can_be_said_and_after_it_nothing():
+    out, _, _ = outgoing()
+    assert not out.mute
+    out.answer(b"{}")
+    assert out.mute
 
 
 def test_who_accepts_only_streams_gets_even_a_lone_answer_as_one():

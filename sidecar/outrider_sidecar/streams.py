@@ -271,6 +271,11 @@ class Outgoing:
         """True after `answer`, `abort` or the client's leaving: nothing more will be sent."""
         return self._ended
 
+    @property
+    def mute(self) -> bool:
+        """True when nothing but the answer can be sent: the client takes one JSON body only, or has left."""
+        return self._keep_json or self._ended or self._last
+
     def on_gone(self, then: Callable[[], None]) -> None:
         """Calls back once if the client leaves, or is cut off for not reading, before the last byte is handed on."""
         self._gone.append(then)
