@@ -23,7 +23,6 @@ from tests.servers import mcp
 
 from outrider import audit, bind, names, rules, snapshot, testing
 from outrider_sidecar import (
-    attempt,
     caller,
     credentials,
     current,
@@ -32,6 +31,7 @@ from outrider_sidecar import (
     journal,
     ledger,
     lists,
+    orders,
     pipeline,
     records,
     servers,
@@ -136,7 +136,7 @@ class World:
     """Everything of one proxy; `apply` puts a configuration in force."""
 
     folder: pathlib.Path
-    parts: attempt.Parts
+    parts: orders.Parts
     current: current.Current
     lists: lists.Lists
     pipeline: pipeline.Pipeline
@@ -229,7 +229,7 @@ class World:
         """Returns once nothing of any call is under way: the last thing an attempt does is to leave the pipeline."""
         async with asyncio.timeout(15):
             while (
-                self.parts.ledger.holds or self.tasks or self.pipeline._under_way or self.pipeline._anonymous
+                self.parts.ledger.holds or self.tasks or len(self.pipeline.calls)
             ):
                 await asyncio.sleep(0.005)
 
@@ -275,7 +275,7 @@ async def running(folder: pathlib.Path, *, calls_max: int = 2048, **limits: Any)
         if not task.cancelled() and (error := task.exception()) is not None:
             failed.append(error)
 
-    parts = attempt.Parts(
+    parts = orders.Parts(
         ledger=ledger.Ledger(), journal=kept, credentials=lender, upstream=out, servers=met,
         writer=records.Writer(kept.key), telemetry=tele, clock=loop.time, wall=time.time, spawn=spawn,
     )  # fmt: skip

@@ -10,11 +10,13 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 from mcp import types
+from tests import asking
 
 from outrider import budgets, decision, names
 from outrider_sidecar import answers, conventions, exchange, jsonrpc
 
 R = decision.Reason
+LISTING = asking.subject("tools/list")
 RULE = names.RuleRef("crm", "sales-only", "big-deals", 4)
 LIMIT = budgets.Limit(namespace="crm", budget="quarter", name="calls", unit=budgets.Unit.CALLS)
 POOL = budgets.Pool("crm/quarter/calls[]", LIMIT)
@@ -41,9 +43,10 @@ def objection(reason: R, **more: Any) -> decision.Objection:
 
 
 def refused(reason: R, *, name: str = "query", modern: bool = True, **more: Any) -> dict[str, Any]:
-    body = answers.refused_call(9, objection(reason, **more), request_id=ID, name=name, modern=modern)
+    subject = asking.subject(modern=modern)
+    body = answers.refused(subject, objection(reason, **more), request_id=ID, name=name)
     told: dict[str, Any] = json.loads(body)
-    assert (told["jsonrpc"], told["id"], set(told)) == ("2.0", 9, {"jsonrpc", "id", "result"})
+    assert (told["jsonrpc"], told["id"], set(told)) == ("2.0", "theirs", {"jsonrpc", "id", "result"})
     return dict(told["result"])
 
 
@@ -137,7 +140,8 @@ def test_whatever_is_hidden_is_told_in_the_words_for_an_unknown_tool(
     )
     unknown = decision.Objection(R.TOOL_UNKNOWN, visible=False)
     told, plain = (
-        answers.refused_call("x", each, request_id=ID, name=name, modern=modern) for each in (secret, unknown)
+        answers.refused(asking.subject(modern=modern), each, request_id=ID, name=name)
+        for each in (secret, unknown)
     )
     assert told == plain
     result = json.loads(told)["result"]
@@ -152,20 +156,17 @@ def test_whatever_is_hidden_is_told_in_the_words_for_an_unknown_tool(
     ("reason", "code"), [(R.NOT_READY, 403), (R.RATE_LIMITED, 429), (R.BUDGET_EXCEEDED, 402), (R.DENIED, 403)]
 )
 def test_another_refused_method_is_an_error_outside_every_reserved_range(reason: R, code: int) -> None:
-    answer = answers.refused_method(3, objection(reason), request_id=ID)
-    error = json.loads(answer.body)["error"]
-    assert (answer.status, error["code"]) == (200, code)
+    error = json.loads(answers.refused(LISTING, objection(reason), request_id=ID))["error"]
+    assert error["code"] == code
     refusal = refused(reason)["_meta"]["dev.outrider/refusal"]
     assert error["data"] == {"dev.outrider/refusal": refusal}  # programs read the same of both
 
 
 def test_another_method_tells_nothing_of_what_is_hidden() -> None:
     secret = decision.Objection(R.DENIED_HIDDEN, visible=False, rule=RULE, detail="because")
-    told = answers.refused_method(3, secret, request_id=ID).body
-    assert (
-        told
-        == answers.refused_method(3, decision.Objection(R.TOOL_UNKNOWN, visible=False), request_id=ID).body
-    )
+    told = answers.refused(LISTING, secret, request_id=ID)
+    unknown = decision.Objection(R.TOOL_UNKNOWN, visible=False)
+    assert told == answers.refused(LISTING, unknown, request_id=ID)
     assert b"sales-only" not in told
     assert b"because" not in told
 

@@ -10,9 +10,10 @@ import hypothesis
 import msgspec
 import pytest
 from hypothesis import strategies as st
+from tests import asking
 
 from outrider import rules
-from outrider_sidecar import conventions, jsonrpc, legacy, modern
+from outrider_sidecar import asked, conventions, jsonrpc, legacy, modern
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=6)
 KEYS = TEXT | st.sampled_from(
@@ -93,9 +94,12 @@ def test_what_a_server_receives_reads_alike_for_every_reader(
 
 
 def _sent(message: jsonrpc.Message, name: str) -> list[bytes]:
-    _, body = modern.call(7, name, message.arguments_raw, progress=True, trace=NO_TRACE)
-    params = legacy.call(7, name, message.arguments_raw, progress=False, trace=NO_TRACE)
-    return [body, jsonrpc.request(7, conventions.CALL_TOOL, params)]
+    subject = asked.Asked(True, conventions.MODERN, message, NO_TRACE)
+    permit = asking.permit(subject)
+    return [
+        modern.request(7, subject, permit)[1],
+        legacy.request(7, subject, permit, session=None, version=conventions.LEGACY[-1])[1],
+    ]
 
 
 def test_the_arguments_go_upstream_as_the_very_bytes_they_were() -> None:
@@ -103,7 +107,7 @@ def test_the_arguments_go_upstream_as_the_very_bytes_they_were() -> None:
     body = b'{"method":"tools/call","params":{"arguments":' + raw + b',"name":"t"},"jsonrpc":"2.0","id":"x"}'
     message = jsonrpc.parse(body)
     assert message.arguments_raw == raw
-    _, sent = modern.call(1, "t", message.arguments_raw, progress=False, trace=NO_TRACE)
+    sent = _sent(message, "t")[0]
     assert b'"arguments":' + raw in sent
     assert message.params["arguments"]["big"] == 123456789012345678901234567890
 

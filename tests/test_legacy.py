@@ -13,6 +13,7 @@ import mcp_types
 import pytest
 from mcp import types
 from mcp.client import client as sdk
+from tests import asking
 from tests.corpus import capture
 
 from outrider_sidecar import conventions, exchange, jsonrpc, legacy
@@ -181,17 +182,18 @@ def test_our_lists_and_cancellations_are_what_the_sdk_takes() -> None:
 
 def test_a_call_carries_arguments_token_and_trace_and_no_modern_member() -> None:
     trace = conventions.Trace(PARENT, "")
-    params = legacy.call(8, "query", b'{"a": 1.0}', progress=True, trace=trace)
-    body = jsonrpc.request(8, conventions.CALL_TOOL, params)
+    raw = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"query","arguments":{"a": 1.0},"_meta":%b}}'
+    given = asking.subject(raw=raw % b'{"progressToken":"t"}', trace=trace)
+    head, body = legacy.request(8, given, asking.permit(given), session=b"s", version="2025-11-25")
     assert b'"arguments":{"a": 1.0}' in body
     sent = message(body)
     assert sent.params["_meta"] == {"progressToken": 8, "traceparent": PARENT}
     assert types.CallToolRequestParams.model_validate(sent.params).arguments == {"a": 1.0}
-    head = legacy.head_of_call(b"s", "2025-11-25", trace)
     assert_head(head, b"s", "2025-11-25")
     assert dict(head)[b"traceparent"] == PARENT.encode()
-    bare = legacy.call(8, "query", None, progress=False, trace=conventions.Trace())
-    assert json.loads(jsonrpc.spliced(bare)) == {"name": "query"}
+    bare = asking.subject(params={"name": "query"})
+    _, body = legacy.request(8, bare, asking.permit(bare), session=None, version="2025-11-25")
+    assert json.loads(body)["params"] == {"name": "query"}
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,17 @@ import json
 from typing import Any
 
 import pytest
+from tests import asking
 
 from outrider import snapshot
-from outrider_sidecar import asked, conventions, jsonrpc, legs
+from outrider_sidecar import asked, jsonrpc, legs
 
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
 
 
 def subject(token: Any = None) -> asked.Asked:
     meta = {} if token is None else {"progressToken": token}
-    params = {"name": "query", "arguments": {"a": 1}, "_meta": meta}
-    body = {"jsonrpc": "2.0", "id": "theirs", "method": "tools/call", "params": params}
-    return asked.Asked(True, MODERN, jsonrpc.parse(json.dumps(body).encode()), conventions.Trace())
+    return asking.subject(params={"name": "query", "arguments": {"a": 1}, "_meta": meta})
 
 
 def a_leg(session: bytes | None = None, *, modern: bool = False) -> legs.Leg:
@@ -38,7 +37,7 @@ def test_every_request_to_a_server_has_an_id_of_its_own() -> None:
 @pytest.mark.parametrize("token", [None, 5, "5"])
 def test_a_call_in_the_stateless_era_says_all_there_is_to_say(token: Any) -> None:
     leg = a_leg(modern=True)
-    headers, body = leg.call("query", subject(token))
+    headers, body = leg.request(asking.permit(subject(token)), subject(token))
     assert dict(headers)[b"mcp-name"] == b"query"
     assert b"mcp-session-id" not in dict(headers)
     sent = json.loads(body)
@@ -56,7 +55,7 @@ def test_a_call_in_the_handshake_era_names_its_session_if_there_is_one(
     session: bytes | None, token: Any
 ) -> None:
     leg = a_leg(session)
-    headers, body = leg.call("query", subject(token))
+    headers, body = leg.request(asking.permit(subject(token)), subject(token))
     assert dict(headers).get(b"mcp-session-id") == session
     assert dict(headers)[b"mcp-protocol-version"] == LEGACY.encode()
     sent = json.loads(body)

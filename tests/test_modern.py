@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mcp import types
 from mcp.client import client as sdk
 from mcp.shared import inbound
+from tests import asking
 from tests.corpus import capture
 
 from outrider_sidecar import asked, conventions, exchange, jsonrpc, modern
@@ -122,8 +123,10 @@ def taken(head: exchange.Headers, body: bytes) -> mcp_types.JSONRPCRequest:
 def test_a_call_of_ours_is_what_the_sdk_takes(
     id_: int, name: str, arguments: dict[str, int] | None, progress: bool
 ) -> None:
-    raw = None if arguments is None else json.dumps(arguments).encode()
-    request = taken(*modern.call(id_, name, raw, progress=progress, trace=TRACE))
+    given = {"name": name, "_meta": {"progressToken": 7} if progress else {}}
+    given |= {} if arguments is None else {"arguments": arguments}
+    subject = asking.subject(params=given, trace=TRACE)
+    request = taken(*modern.request(id_, subject, asking.permit(subject)))
     assert (request.id, request.method) == (id_, "tools/call")
     params = request.params
     assert params is not None
@@ -135,10 +138,12 @@ def test_a_call_of_ours_is_what_the_sdk_takes(
 
 
 def test_a_trace_goes_into_headers_and_meta_or_into_neither() -> None:
-    head, body = modern.call(1, "t", None, progress=False, trace=TRACE)
+    bare = asking.subject(params={"name": "t"}, trace=TRACE)
+    head, body = modern.request(1, bare, asking.permit(bare))
     assert dict(head)[b"traceparent"] == PARENT.encode()
     assert dict(head)[b"tracestate"] == b"vendor=1,other=2"
-    head, body = modern.call(1, "t", None, progress=False, trace=NO_TRACE)
+    bare = asking.subject(params={"name": "t"}, trace=NO_TRACE)
+    head, body = modern.request(1, bare, asking.permit(bare))
     assert b"trace" not in body
     assert not [name for name, _ in head if name.startswith(b"trace")]
 

@@ -36,7 +36,7 @@ def a_sealer(key: bytes = KEY, clock: Clock | None = None) -> sessions.Sealer:
 
 
 def opened(sealer: sessions.Sealer, principal: str = "crm/bot", endpoint: str = "/mcp") -> str:
-    return sealer.open(version="2025-11-25", principal=principal, endpoint=endpoint)
+    return sealer.open(version="2025-11-25", principal=principal, endpoint=endpoint)[0]
 
 
 def read(
@@ -49,7 +49,7 @@ def read(
 def test_a_session_reads_back_as_it_was_opened_also_after_a_restart(
     principal: str, endpoint: str, version: str
 ) -> None:
-    text = a_sealer().open(version=version, principal=principal, endpoint=endpoint)
+    text, _ = a_sealer().open(version=version, principal=principal, endpoint=endpoint)
     again = a_sealer()  # another process with the same key
     state = again.read(text, principal=principal, endpoint=endpoint)
     assert state == sessions.State(version, principal, endpoint, NOW, (1).to_bytes(16, "big"))
@@ -144,7 +144,7 @@ def test_a_session_that_was_ended_stays_dead_and_its_neighbours_live() -> None:
     first, second = opened(sealer), opened(sealer)
     state = read(sealer, first)
     assert state is not None
-    sealer.end(state)
+    sealer.end(state.nonce)
     assert read(sealer, first) is None
     assert read(sealer, second) is not None
 
@@ -154,9 +154,9 @@ def test_the_dead_are_remembered_in_bounded_number_newest_first() -> None:
     ids = [opened(sealer) for _ in range(3)]
     states = [read(sealer, each) for each in ids]
     for index in range(sessions.ENDED_MAX - 1):
-        sealer.end(sessions.State("", "", "", 0.0, b"%d" % index))
+        sealer.end(b"%d" % index)
     for state in states:
         assert state is not None
-        sealer.end(state)
+        sealer.end(state.nonce)
     assert [read(sealer, each) for each in ids] == [None] * 3
     assert len(sealer._ended) == sessions.ENDED_MAX

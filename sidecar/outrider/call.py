@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A call: who asks which server for which tool with what. What decide decides about.
+"""A call: who asks which server for which tool, prompt or resource with what. What decide decides about.
 
 Made by the pipeline from a parsed request, and by `can-i` and `explain` from the command line.
 """
@@ -14,21 +14,34 @@ from outrider import names
 
 
 class Kind(enum.Enum):
-    """What a name names. Prompts and resources join when they are relayed."""
+    """What a name names. That of a resource is its URI."""
 
     TOOL = "Tool"
+    PROMPT = "Prompt"
+    RESOURCE = "Resource"
 
 
 class Method(enum.Enum):
-    """CALL is an agent's; LIST is what the proxy itself asks a server (initialize, lists)."""
+    """All are an agent's but LIST, which is what the proxy itself asks a server (initialize, lists).
+
+    A COMPLETE is of the kind and name that its `ref` names: a prompt, or a resource by its URI or URI template.
+    """
 
     CALL = "tools/call"
+    GET = "prompts/get"
+    READ = "resources/read"
+    SUBSCRIBE = "resources/subscribe"
+    COMPLETE = "completion/complete"
     LIST = "tools/list"
+
+
+ASIDE = frozenset({Method.SUBSCRIBE, Method.COMPLETE})
+"""Methods that fetch nothing of their own: they cost nothing, and count as a call where calls are counted."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Call:
-    """`name` is the server's own name of the tool; `arguments` the parsed object, None when absent."""
+    """`name` is the server's own name, or the URI of a resource; `arguments` the parsed object, None when absent."""
 
     server: names.ServerId
     name: str

@@ -102,7 +102,7 @@ def headers(
     for mirror in mirrors:
         value = _at(arguments, mirror.path)
         if value is not None:
-            made.append((mirror.header, _encoded(_text(value))))
+            made.append((mirror.header, encoded(_text(value))))
     return tuple(made)
 
 
@@ -137,7 +137,8 @@ def _text(value: str | int | bool) -> str:
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
 
 
-def _encoded(text: str) -> bytes:
+def encoded(text: str) -> bytes:
+    """A header value that says exactly this text: as it is when that is safe, else in base64 (transports, value encoding)."""
     if _SAFE.fullmatch(text) and not text.startswith("=?"):
         return text.encode()
     return b"=?base64?" + base64.b64encode(text.encode("utf-8", "surrogatepass")) + b"?="

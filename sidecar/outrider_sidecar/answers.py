@@ -14,10 +14,11 @@ from typing import Any
 import msgspec
 
 from outrider import decision
-from outrider_sidecar import conventions, exchange, jsonrpc
+from outrider_sidecar import asked, conventions, exchange, jsonrpc
 
 _R = decision.Reason
 _TEXT: exchange.Headers = ((b"content-type", b"text/plain; charset=utf-8"),)
+_NAME_CHARACTERS = 128
 _JSON: exchange.Headers = ((b"content-type", b"application/json"),)
 
 
@@ -89,15 +90,35 @@ def unknown_method(id_: jsonrpc.Id | None, *, modern: bool) -> Answer:
 # Calls ----------------------------------------------------------------------------------------------------------------
 
 
-def refused_call(
-    id_: jsonrpc.Id | None, objection: decision.Objection, *, request_id: str, name: str, modern: bool
-) -> bytes:
-    """The body for a refused `tools/call`: a result with `isError`, because an error ends some agents' runs."""
+def refused(subject: asked.Asked, objection: decision.Objection, *, request_id: str, name: str = "") -> bytes:
+    """The body for a refused request; `name` is what it asked for, in the agent's own words.
+
+    A `tools/call` gets a result with `isError`, because an error ends some agents' runs; anything else an error.
+    """
     data = _refusal(objection, request_id)
-    text = (
-        f"{sentence(objection)} Request {request_id}." if objection.visible else f"Unknown tool: {name[:128]}"
-    )
-    return _error_result(id_, text, data, modern=modern)
+    told = f"{sentence(objection)} Request {request_id}."
+    if subject.message.method == conventions.CALL_TOOL:
+        text = told if objection.visible else f"Unknown tool: {name[:128]}"
+        return _error_result(subject.id, text, data, modern=subject.modern)
+    code, text = (_code(objection), told) if objection.visible else _unknown(subject, name)
+    return jsonrpc.error(subject.id, code, text, {conventions.META_REFUSAL: data})
+
+
+def _unknown(subject: asked.Asked, name: str) -> tuple[int, str]:
+    """What is hidden looks like what nobody has, in the words of the agent's era."""
+    method, shown = subject.message.method, name[:_NAME_CHARACTERS]
+    if method in (conventions.READ_RESOURCE, conventions.SUBSCRIBE):
+        code = conventions.INVALID_PARAMS if subject.modern else conventions.RESOURCE_NOT_FOUND
+        return code, f"Resource not found: {shown}"
+    if method == conventions.GET_PROMPT:
+        return conventions.INVALID_PARAMS, f"Unknown prompt: {shown}"
+    return conventions.INVALID_PARAMS, "Unknown name"
+
+
+def _code(objection: decision.Objection) -> int:
+    """Outside every reserved range, and what HTTP would say."""
+    codes = {_R.RATE_LIMITED: conventions.TOO_MANY, _R.BUDGET_EXCEEDED: conventions.PAYMENT_REQUIRED}
+    return codes.get(objection.reason, conventions.FORBIDDEN)
 
 
 def _refusal(objection: decision.Objection, request_id: str) -> dict[str, Any]:
@@ -120,20 +141,6 @@ def _error_result(id_: jsonrpc.Id | None, text: str, data: dict[str, Any], *, mo
         "_meta": {conventions.META_REFUSAL: data},
     }
     return jsonrpc.result(id_, msgspec.json.encode(result))
-
-
-def refused_method(id_: jsonrpc.Id | None, objection: decision.Objection, *, request_id: str) -> Answer:
-    """Any other method that may not be answered: a JSON-RPC error that HTTP proxies do not interpret.
-
-    What is hidden looks like a name nobody has.
-    """
-    data = {conventions.META_REFUSAL: _refusal(objection, request_id)}
-    if not objection.visible:
-        return json(jsonrpc.error(id_, conventions.INVALID_PARAMS, "Unknown name", data))
-    code = {_R.RATE_LIMITED: conventions.TOO_MANY, _R.BUDGET_EXCEEDED: conventions.PAYMENT_REQUIRED}.get(
-        objection.reason, conventions.FORBIDDEN
-    )
-    return json(jsonrpc.error(id_, code, f"{sentence(objection)} Request {request_id}.", data))
 
 
 def sentence(objection: decision.Objection) -> str:

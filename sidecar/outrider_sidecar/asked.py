@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What was asked, in which era: the one value behind both, so that nothing later needs to know how it arrived.
 
-Made by the pipeline from headers and message. The era comes from MCP-Protocol-Version and the body's `_meta`, never from
+Made by intake from headers and message. The era comes from MCP-Protocol-Version and the body's `_meta`, never from
 Mcp-Method, which legacy clients send too (protocol.md).
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 from outrider import decision
-from outrider_sidecar import conventions, exchange, jsonrpc
+from outrider_sidecar import agents, conventions, exchange, jsonrpc
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE_CHARACTERS_MAX = 512
@@ -20,13 +21,25 @@ _MISMATCH = decision.Reason.HEADER_MISMATCH
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Asked:
-    """`session_key` tells apart whose upstream sessions are used: an agent's session, or "" for stateless requests."""
+    """`agent` is the session it belongs to: None for stateless requests, and for legacy ones that name none."""
 
     modern: bool
     version: str
     message: jsonrpc.Message
     trace: conventions.Trace
-    session_key: str = ""
+    agent: agents.Agent | None = None
+
+    @property
+    def session_key(self) -> str:
+        """Tells apart whose upstream sessions are used: an agent's, or "" for requests without a session."""
+        return "" if self.agent is None else self.agent.key
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """The client capabilities that hold for this request: its own, or those of its session."""
+        if not self.modern:
+            return {} if self.agent is None else self.agent.capabilities
+        return agents.declared(self.message.meta.get(conventions.META_CAPABILITIES))
 
     @property
     def id(self) -> jsonrpc.Id | None:

@@ -1,68 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The life of one permitted `tools/call`: reserve, intent, credential, send, relay, settle, outcome.
+"""The life of one permitted request (a call, a prompt, a read, a completion): reserve, intent, credential, send, relay, settle, outcome.
 
-Made by the pipeline with a Permit in hand. Whatever happens, it ends exactly once: `_conclude` settles the units, writes
-the outcome, counts, and gives the agent its answer, in this order, so that no answer is out whose outcome is not written.
+Made by calls with a Permit in hand. Whatever happens, it ends exactly once: `_conclude` closes the books and then gives
+the agent its answer, so that no answer is out whose outcome is not written.
 It takes server, name and arguments from the Permit and decides nothing.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from outrider import audit, bind, budgets, decision, mirrors, snapshot
+from outrider import audit, bind, decision, mirrors, snapshot
 from outrider_sidecar import (
-    answers,
-    asked,
+    closing,
     credentials,
     endings,
     exchange,
     journal,
     jsonrpc,
-    ledger,
     legs,
-    modern,
+    orders,
     reading,
-    records,
-    servers,
-    streams,
     telemetry,
 )
 
 log = logging.getLogger("outrider")
 
 _R = decision.Reason
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Parts:
-    """What an attempt works with; the same for all of them. `clock` is loop time, `wall` epoch seconds."""
-
-    ledger: ledger.Ledger
-    journal: journal.Journal
-    credentials: credentials.Credentials
-    upstream: exchange.Upstream
-    servers: servers.Servers
-    writer: records.Writer
-    telemetry: telemetry.Telemetry
-    clock: Callable[[], float]
-    wall: Callable[[], float]
-    spawn: Callable[[Coroutine[Any, Any, None]], None]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Order:
-    """One call as the pipeline hands it over; `received` in loop time."""
-
-    about: records.About
-    permit: decision.Permit
-    subject: asked.Asked
-    out: streams.Outgoing
-    received: float
 
 
 class Stage(enum.Enum):
@@ -77,23 +44,20 @@ class Stage(enum.Enum):
 class Attempt:
     """One call. `start` returns None when it goes on by callbacks, or a coroutine when something must be waited for."""
 
-    def __init__(self, parts: Parts, order: Order, *, ended: Callable[[Attempt], None]) -> None:
+    def __init__(self, parts: orders.Parts, order: orders.Order, *, ended: Callable[[Attempt], None]) -> None:
         self._parts = parts
+        self._order = order
         self._permit = order.permit
         self._out = order.out
-        self._received = order.received
         self.about = order.about
         self.subject = order.subject
         self._on_ended = ended
         self._stage = Stage.NEW
-        self._hold: ledger.Hold | None = None
+        self._effort = closing.Effort()
         self._flight: exchange.Flight | None = None
         self._reading: reading.Reading | None = None
         self._leg: legs.Leg | None = None
         self._response: jsonrpc.Answer | None = None
-        self._sent_at: float | None = None
-        self._upstream_seconds = 0.0
-        self._recorded = False
         self._cancelled = False
         self._renewed = False
         self._deadline = order.received + order.permit.server.endpoint.call_seconds
@@ -127,17 +91,17 @@ class Attempt:
     def _start(self) -> Coroutine[Any, Any, None] | None:
         """Reserves and records, then sends as soon as it may."""
         parts, permit = self._parts, self._permit
-        self._hold = parts.ledger.reserve(permit.reservations, parts.wall())
+        self._effort.hold = hold = parts.ledger.reserve(permit.reservations, parts.wall())
         self._stage = Stage.RESERVED
         try:
-            parts.journal.intent(parts.writer.intent(self.about, permit, self._hold))
-            self._recorded = True
+            parts.journal.intent(parts.writer.intent(self.about, permit, hold))
+            self._effort.recorded = True
         except journal.JournalUnavailable as failure:
             self._complain("the journal cannot be written", failure)
             if permit.server.audit.on_unavailable_deny:
                 self._conclude(endings.End(_R.AUDIT_UNAVAILABLE, audit.Status.NOT_SENT, detail=str(failure)))
                 return None
-        if self._recorded and permit.server.audit.durability is snapshot.Durability.SYNCED:
+        if self._effort.recorded and permit.server.audit.durability is snapshot.Durability.SYNCED:
             return self._after_sync()
         return self._lend()
 
@@ -204,7 +168,7 @@ class Attempt:
         if self._cancelled:
             self._conclude(endings.End(_R.CANCELLED, audit.Status.NOT_SENT))
             return
-        head, body = leg.call(self._permit.call.name, self.subject)
+        head, body = leg.request(self._permit, self.subject)
         if leg.session is None:
             head = (*head, *mirrors.headers(mirrors_of(self._permit), self._permit.call.arguments))
         now = self._parts.clock()
@@ -228,7 +192,7 @@ class Attempt:
             result_bytes_max=limit, on_message=self._heard, on_end=self._landed, secrets=lent.secrets
         )
         self._stage = Stage.SENT
-        self._sent_at = now
+        self._effort.sent_at = now
         flight = self._parts.upstream.send(
             self._permit, lent, head, body, self._reading, deadline=self._deadline
         )
@@ -266,7 +230,7 @@ class Attempt:
         assert leg is not None
         assert reading_ is not None
         now = self._parts.clock()
-        self._upstream_seconds += now - (self._sent_at or now)
+        self._effort.upstream_seconds += now - (self._effort.sent_at or now)
         if leg.expired(reading_.status, self._response) and not self._renewed and not self._cancelled:
             # 404 for a session says that the server looked at nothing else: the one request that is safe to repeat.
             self._renewed = True
@@ -275,7 +239,8 @@ class Attempt:
             self._parts.servers.forget(leg)
             self._parts.spawn(self._watched(self._renew()))
             return
-        end = endings.of(self._response, failed, reading_.status, cancelled=self._cancelled)
+        kind = self._permit.call.kind
+        end = endings.of(self._response, failed, reading_.status, cancelled=self._cancelled, kind=kind)
         leg.doubt(reading_.status, self._response)
         if end.breaking:
             leg.breaker.failed(now)
@@ -311,85 +276,13 @@ class Attempt:
         """Settle, record, count, answer. Exactly once."""
         assert self._stage is not Stage.ENDED, "an attempt ends once"
         self._stage = Stage.ENDED
-        parts, permit = self._parts, self._permit
-        result = end.answer.payload if end.answer is not None else None
-        cost = 0
-        charges: tuple[budgets.Charge, ...] = ()
-        if self._hold is not None:
-            if end.status is audit.Status.NOT_SENT:
-                parts.ledger.release(self._hold)
-            else:
-                cost = budgets.cost(
-                    permit.price, result_bytes=None if result is None else len(result), failed=end.failed
-                )
-                charges = self._hold.charges(cost)
-                for crossing in parts.ledger.settle(self._hold, cost):
-                    log.warning(
-                        "budget threshold reached",
-                        extra=telemetry.fields(pool=crossing.pool.id, percent=crossing.percent),
-                    )
-        ours = max(0.0, parts.clock() - self._received - self._upstream_seconds)
-        record = audit.Outcome(
-            event=self.about.request_id,
-            request_id=self.about.request_id,
-            status=end.status,
-            reason=end.reason.value,
-            http_status=end.http_status,
-            result=None if result is None else parts.writer.result(permit, result),
-            result_bytes=None if result is None else len(result),
-            cost=cost,
-            charges=charges,
-            ours_micros=round(ours * 1e6),
-            upstream_micros=round(self._upstream_seconds * 1e6),
-            detail=end.detail,
-        )
-        if self._recorded:
-            parts.journal.outcome(record)
+        closing.close(self._parts, self._order, self._effort, end)
         self._on_ended(self)
-        self._count(end, ours, cost)
         self._answer_agent(end)
 
-    def _count(self, end: endings.End, ours: float, cost: int) -> None:
-        count, permit = self._parts.telemetry, self._permit
-        rule = permit.rules[0]
-        refused = end.status is audit.Status.NOT_SENT and end.reason in endings.OURS
-        count.decided(
-            rule.object,
-            rule.rule,
-            "deny" if refused else "allow",
-            end.reason.value if refused else _R.ALLOWED.value,
-        )
-        error = end.error
-        count.operated("tools/call", permit.call.name, error, ours + self._upstream_seconds)
-        count.overhead(ours)
-        if self._sent_at is not None:
-            count.upstream("tools/call", str(permit.server.id), error, self._upstream_seconds)
-        for limit in (held.pool.limit for held in permit.reservations if held.pool.limit.rate is not None):
-            count.limited(f"{limit.namespace}/{limit.budget}", "allow")
-        if cost:
-            count.spent(str(permit.server.id), permit.call.name, cost / budgets.MICRO)
-
     def _answer_agent(self, end: endings.End) -> None:
-        if self._out.ended:
-            return
-        if end.answer is not None:
-            self._out.answer(self._relayed(end.answer))
-            return
-        objection = decision.Objection(end.reason, visible=True, detail=end.public_detail)
-        told = answers.refused_call(
-            self.subject.id,
-            objection,
-            request_id=self.about.request_id,
-            name=self._permit.call.name,
-            modern=self.subject.modern,
-        )
-        self._out.answer(told)
-
-    def _relayed(self, answer: jsonrpc.Answer) -> bytes:
-        """The server's own answer, under the agent's id and in the agent's era."""
-        if answer.kind is jsonrpc.AnswerKind.ERROR:
-            return jsonrpc.error_raw(self.subject.id, answer.payload)
-        return jsonrpc.result(self.subject.id, modern.adapted(answer.payload, modern=self.subject.modern))
+        if not self._out.ended:
+            self._out.answer(closing.told(self._order, end))
 
 
 def mirrors_of(permit: decision.Permit) -> tuple[mirrors.Mirror, ...]:

@@ -19,7 +19,10 @@ META_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
 META_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 META_CLIENT_INFO: Final = "io.modelcontextprotocol/clientInfo"
 META_SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
+META_LOG_LEVEL: Final = "io.modelcontextprotocol/logLevel"
+META_PREFIX: Final = "io.modelcontextprotocol/"
 META_REFUSAL: Final = "dev.outrider/refusal"
+META_SERVER: Final = "dev.outrider/server"
 
 HEADER_VERSION: Final = b"mcp-protocol-version"
 HEADER_METHOD: Final = b"mcp-method"
@@ -32,17 +35,42 @@ INITIALIZE: Final = "initialize"
 INITIALIZED: Final = "notifications/initialized"
 CANCELLED: Final = "notifications/cancelled"
 PROGRESS: Final = "notifications/progress"
+LOG_MESSAGE: Final = "notifications/message"
+ROOTS_CHANGED: Final = "notifications/roots/list_changed"
+ELICITED: Final = "notifications/elicitation/complete"
 PING: Final = "ping"
 DISCOVER: Final = "server/discover"
+SET_LEVEL: Final = "logging/setLevel"
 LIST_TOOLS: Final = "tools/list"
+LIST_PROMPTS: Final = "prompts/list"
+LIST_RESOURCES: Final = "resources/list"
+LIST_TEMPLATES: Final = "resources/templates/list"
 CALL_TOOL: Final = "tools/call"
+GET_PROMPT: Final = "prompts/get"
+READ_RESOURCE: Final = "resources/read"
+COMPLETE: Final = "completion/complete"
+LISTEN: Final = "subscriptions/listen"
+SUBSCRIBE: Final = "resources/subscribe"
+UNSUBSCRIBE: Final = "resources/unsubscribe"
+SAMPLE: Final = "sampling/createMessage"
+ELICIT: Final = "elicitation/create"
+LIST_ROOTS: Final = "roots/list"
+
+LOG_LEVELS: Final = (
+    "debug", "info", "notice", "warning", "error", "critical", "alert", "emergency",
+)  # fmt: skip
+"""As syslog has them, the least severe first."""
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
 SESSION_NOT_FOUND: Final = -32001
+RESOURCE_NOT_FOUND: Final = -32002
+"""Of the handshake era only; the modern era says INVALID_PARAMS."""
 HEADER_MISMATCH: Final = -32020
+CAPABILITY_MISSING: Final = -32021
 VERSION_UNSUPPORTED: Final = -32022
 
 FORBIDDEN: Final = 403

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from outrider import audit, decision
+from outrider import audit, call, decision
 from outrider_sidecar import breaker, exchange, jsonrpc, modern
 
 _R = decision.Reason
@@ -55,11 +55,12 @@ class End:
 
 
 def of(
-    response: jsonrpc.Answer | None, failed: exchange.Failed | None, status: int | None, *, cancelled: bool
-) -> End:
+    response: jsonrpc.Answer | None, failed: exchange.Failed | None, status: int | None, *, cancelled: bool,
+    kind: call.Kind = call.Kind.TOOL,
+) -> End:  # fmt: skip
     """What became of a call that was handed to the way out. A complete answer counts whatever happened after it."""
     if response is not None:
-        return _answered(response, status)
+        return _answered(response, status, kind)
     if failed is not None:
         reached = failed.sent is exchange.Sent.MAYBE_SENT
         return End(
@@ -77,7 +78,7 @@ def of(
     )
 
 
-def _answered(response: jsonrpc.Answer, status: int | None) -> End:
+def _answered(response: jsonrpc.Answer, status: int | None, kind: call.Kind) -> End:
     if response.kind is jsonrpc.AnswerKind.ERROR:
         return End(
             _R.UPSTREAM_ERROR, audit.Status.COMPLETED, answer=response, failed=True, http_status=status
@@ -92,6 +93,6 @@ def _answered(response: jsonrpc.Answer, status: int | None) -> End:
             http_status=status,
             asks=True,
         )
-    if response.is_tool_error:
+    if kind is call.Kind.TOOL and response.is_tool_error:
         return End(_R.TOOL_ERROR, audit.Status.COMPLETED, answer=response, failed=True, http_status=status)
     return End(_R.ALLOWED, audit.Status.COMPLETED, answer=response, http_status=status)

@@ -47,13 +47,24 @@ class Kind(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Message:
-    """What an agent sent. `arguments_raw` is the slice of the body that `params.arguments` was; None when absent."""
+    """What an agent sent. `slices` are the members of `params` as the bytes they were.
+
+    Of a response, `answered` is its result or error; of anything else None.
+    """
 
     kind: Kind
     id: Id | None
     method: str
     params: dict[str, Any]
-    arguments_raw: bytes | None = None
+    slices: Mapping[str, msgspec.Raw] = dataclasses.field(default_factory=dict)
+    answered: Answer | None = None
+
+    @property
+    def arguments_raw(self) -> bytes | None:
+        """`params.arguments` as it was; None when absent, and `null` is how the Go SDK writes that."""
+        if self.params.get("arguments") is None:
+            return None
+        return bytes(self.slices["arguments"])
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -67,12 +78,8 @@ class Message:
         return found if isinstance(found, str) else None
 
 
-class _Params(msgspec.Struct):
-    arguments: msgspec.Raw = msgspec.Raw()
-
-
 class _Slices(msgspec.Struct):
-    params: _Params = msgspec.field(default_factory=_Params)
+    params: dict[str, msgspec.Raw] = {}
 
 
 _SLICES = msgspec.json.Decoder(_Slices)
@@ -83,10 +90,14 @@ def _by_fold(*exact: str) -> Mapping[str, str]:
 
 
 _ENVELOPE = _by_fold("jsonrpc", "id", "method", "params", "result", "error")
-_PARAMS = _by_fold("name", "arguments", "_meta", "cursor", "uri", "requestId", "protocolVersion")
+_PARAMS = _by_fold(
+    "name", "arguments", "_meta", "cursor", "uri", "requestId", "protocolVersion", "ref", "argument", "context", "task",
+    "level", "notifications", "inputResponses", "requestState", "capabilities", "clientInfo", "progressToken",
+)  # fmt: skip
+_REF = _by_fold("type", "name", "uri")
 _META = _by_fold(
     "progressToken", "traceparent", "tracestate", conventions.META_VERSION, conventions.META_CAPABILITIES,
-    conventions.META_CLIENT_INFO,
+    conventions.META_CLIENT_INFO, conventions.META_LOG_LEVEL,
 )  # fmt: skip
 
 
@@ -136,7 +147,7 @@ def _message(value: dict[str, Any], id_: Id | None, body: bytes) -> Message:
     if "method" not in value:
         if id_ is None or ("result" in value) == ("error" in value):
             raise Malformed("neither a request nor a response")
-        return Message(Kind.RESPONSE, id_, "", {})
+        return Message(Kind.RESPONSE, id_, "", {}, answered=answer(body))
     method, params = value["method"], value.get("params", {})
     if not isinstance(method, str) or not 0 < len(method) <= METHOD_CHARACTERS_MAX:
         raise Malformed(f"a method is a string of 1 to {METHOD_CHARACTERS_MAX} characters")
@@ -149,12 +160,12 @@ def _message(value: dict[str, Any], id_: Id | None, body: bytes) -> Message:
         raise Malformed("_meta must be an object", code=conventions.INVALID_PARAMS)
     _exact(params, _PARAMS)
     _exact(meta, _META)
-    raw = None
-    if params.get("arguments") is not None:  # `null` is how the Go SDK writes none
-        if not isinstance(params["arguments"], dict):
-            raise Malformed("arguments must be an object", code=conventions.INVALID_PARAMS)
-        raw = bytes(_SLICES.decode(body).params.arguments) or json.dumps(params["arguments"]).encode()
-    return Message(Kind.NOTIFICATION if id_ is None else Kind.REQUEST, id_, method, params, raw)
+    if not isinstance(params.get("arguments", {}), dict | None):
+        raise Malformed("arguments must be an object", code=conventions.INVALID_PARAMS)
+    if isinstance(ref := params.get("ref"), dict):
+        _exact(ref, _REF)
+    slices = _SLICES.decode(body).params if params else {}
+    return Message(Kind.NOTIFICATION if id_ is None else Kind.REQUEST, id_, method, params, slices)
 
 
 # What servers send ----------------------------------------------------------------------------------------------------

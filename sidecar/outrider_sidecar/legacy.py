@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from outrider import decision
-from outrider_sidecar import asked, conventions, exchange, jsonrpc, modern
+from outrider_sidecar import asked, conventions, crossing, exchange, jsonrpc, modern
 
 _CLIENT_INFO = json.dumps({"name": conventions.CLIENT_NAME, "version": conventions.CLIENT_VERSION}).encode()
 
@@ -72,19 +72,15 @@ def page_of(
     return head(session, version), jsonrpc.request(id_, method, params)
 
 
-def call(
-    id_: int, name: str, arguments_raw: bytes | None, *, progress: bool, trace: conventions.Trace
-) -> dict[str, bytes]:
-    """The params of a call; its head is `head_of_call`."""
-    params = {"name": json.dumps(name).encode()}
-    if arguments_raw is not None:
-        params["arguments"] = arguments_raw
-    extras = modern.meta_extras(id_ if progress else None, trace)
-    return {**params, "_meta": jsonrpc.spliced(extras)} if extras else params
-
-
-def head_of_call(session: bytes | None, version: str, trace: conventions.Trace) -> exchange.Headers:
-    return (*head(session, version), *modern.traced(trace))
+def request(
+    id_: int, subject: asked.Asked, permit: decision.Permit, *, session: bytes | None, version: str
+) -> tuple[exchange.Headers, bytes]:
+    """A governed request. Progress is asked for under our own token, which is `id_`."""
+    params, meta = crossing.params(subject, permit), crossing.meta(subject, id_)
+    if meta:
+        params["_meta"] = jsonrpc.spliced(meta)
+    made = (*head(session, version), *modern.traced(subject.trace))
+    return made, jsonrpc.request(id_, subject.message.method, params)
 
 
 def cancelled(request: int, *, session: bytes | None, version: str) -> tuple[exchange.Headers, bytes]:

@@ -68,15 +68,12 @@ class Leg:
     def breaker(self) -> breaker.Breaker:
         return self.server.breaker
 
-    def call(self, name: str, subject: asked.Asked) -> tuple[exchange.Headers, bytes]:
-        """Head and body of the call in this server's era; arguments byte for byte as the agent wrote them."""
-        raw, trace = subject.message.arguments_raw, subject.trace
-        progress = subject.progress_token is not None
+    def request(self, permit: decision.Permit, subject: asked.Asked) -> tuple[exchange.Headers, bytes]:
+        """Head and body of a governed request in this server's era."""
         if self.session is None:
-            return modern.call(self.call_id, name, raw, progress=progress, trace=trace)
-        params = legacy.call(self.call_id, name, raw, progress=progress, trace=trace)
-        head = legacy.head_of_call(self.session.id, self.session.version, trace)
-        return head, jsonrpc.request(self.call_id, conventions.CALL_TOOL, params)
+            return modern.request(self.call_id, subject, permit)
+        session, version = self.session.id, self.session.version
+        return legacy.request(self.call_id, subject, permit, session=session, version=version)
 
     def doubt(self, status: int | None, answer: jsonrpc.Answer | None) -> None:
         """Meets the server again before the next call when it does not seem to speak the era of this one any more.

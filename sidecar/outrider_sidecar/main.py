@@ -28,7 +28,6 @@ from outrider_sidecar import (
     addresses,
     admin,
     agentfiles,
-    attempt,
     caller,
     credentials,
     current,
@@ -39,6 +38,7 @@ from outrider_sidecar import (
     journal,
     ledger,
     lists,
+    orders,
     pipeline,
     prober,
     records,
@@ -115,7 +115,7 @@ class Proxy:
         """The way of a call, from the door to the way out."""
         chosen, loop = self._chosen, asyncio.get_running_loop()
         return pipeline.Pipeline(
-            attempt.Parts(
+            orders.Parts(
                 ledger=self._ledger,
                 journal=self._journal,
                 credentials=lender,

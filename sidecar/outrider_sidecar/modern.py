@@ -13,8 +13,8 @@ import json
 
 import msgspec
 
-from outrider import decision
-from outrider_sidecar import asked, conventions, exchange, jsonrpc
+from outrider import decision, mirrors
+from outrider_sidecar import asked, conventions, crossing, exchange, governed, jsonrpc
 
 _R = decision.Reason
 _CLIENT_INFO = json.dumps({"name": conventions.CLIENT_NAME, "version": conventions.CLIENT_VERSION})
@@ -29,7 +29,6 @@ _HEAD: exchange.Headers = (
     (conventions.HEADER_VERSION, conventions.MODERN.encode()),
 )
 _ONLY_MODERN_MEMBERS = ("resultType", "ttlMs", "cacheScope")
-_NAMED = {conventions.CALL_TOOL: "name"}
 
 
 # Inbound --------------------------------------------------------------------------------------------------------------
@@ -79,7 +78,7 @@ def check(headers: exchange.Headers, message: jsonrpc.Message) -> None:
 
 
 def _check_name(headers: exchange.Headers, message: jsonrpc.Message) -> None:
-    member = _NAMED.get(message.method)
+    member = governed.MEMBER.get(message.method)
     if member is None:
         return
     named = message.params.get(member)
@@ -127,37 +126,27 @@ def page_of(id_: int, method: str, cursor: str | None) -> tuple[exchange.Headers
     return _head(method), jsonrpc.request(id_, method, {**params, "_meta": _meta()})
 
 
-def call(
-    id_: int, name: str, arguments_raw: bytes | None, *, progress: bool, trace: conventions.Trace
+def request(
+    id_: int, subject: asked.Asked, permit: decision.Permit, *, capabilities: bytes = b"{}"
 ) -> tuple[exchange.Headers, bytes]:
-    """A call of one tool. `progress` asks for progress under our own token, which is `id_`."""
-    head = (*_head(conventions.CALL_TOOL), (conventions.HEADER_NAME, name.encode()), *traced(trace))
-    params = {"name": json.dumps(name).encode()}
-    if arguments_raw is not None:
-        params["arguments"] = arguments_raw
-    return head, jsonrpc.request(
-        id_, conventions.CALL_TOOL, {**params, "_meta": _meta(id_ if progress else None, trace)}
-    )
+    """A governed request. Progress is asked for under our own token, which is `id_`."""
+    method = subject.message.method
+    head = (*_head(method), *traced(subject.trace))
+    if method in governed.MEMBER:
+        head = (*head, (conventions.HEADER_NAME, mirrors.encoded(permit.call.name)))
+    meta = {**_META, conventions.META_CAPABILITIES: capabilities, **crossing.meta(subject, id_)}
+    if (level := crossing.log_level(subject.message.meta)) is not None and subject.modern:
+        meta[conventions.META_LOG_LEVEL] = level
+    params = {**crossing.params(subject, permit), "_meta": jsonrpc.spliced(meta)}
+    return head, jsonrpc.request(id_, method, params)
 
 
 def _head(method: str) -> exchange.Headers:
     return (*_HEAD, (conventions.HEADER_METHOD, method.encode()))
 
 
-def _meta(progress_token: int | None = None, trace: conventions.Trace | None = None) -> bytes:
-    return jsonrpc.spliced({**_META, **meta_extras(progress_token, trace)})
-
-
-def meta_extras(progress_token: int | None, trace: conventions.Trace | None) -> dict[str, bytes]:
-    """The members of `_meta` that a call may carry in either era."""
-    extras: dict[str, bytes] = {}
-    if progress_token is not None:
-        extras["progressToken"] = b"%d" % progress_token
-    if trace is not None and trace.parent:
-        extras["traceparent"] = json.dumps(trace.parent).encode()
-        if trace.state:
-            extras["tracestate"] = json.dumps(trace.state).encode()
-    return extras
+def _meta() -> bytes:
+    return jsonrpc.spliced(_META)
 
 
 def traced(trace: conventions.Trace) -> exchange.Headers:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one way out for whatever may not happen: recorded, counted, logged when hidden, then told.
 
-Called by the pipeline. What an agent hears is phrased in `answers`; here is what must have happened before it hears it.
+Called by intake, pipeline and calls. What an agent hears is phrased in `answers`; here is what must have happened before it hears it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 
 from outrider import audit, bind, call, decision, names
-from outrider_sidecar import answers, asked, attempt, conventions, exchange, ids, journal, records, telemetry
+from outrider_sidecar import answers, closing, governed, ids, journal, orders, telemetry, visits
 from outrider_sidecar import current as in_force
 
 log = logging.getLogger("outrider")
@@ -20,22 +20,10 @@ _NOWHERE = names.ServerId("", "")
 _LOGGED_CHARACTERS = 128
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Visit:
-    """One request on its way through: where it came in, what it asks, and how to answer."""
-
-    request: exchange.Request
-    reply: exchange.Reply
-    endpoint: str
-    server: names.ServerId | None
-    subject: asked.Asked
-    about: records.About
-
-
 class Desk:
     """Refuses. A refusal that cannot be recorded is still a refusal; the log and a metric say that it is missing."""
 
-    def __init__(self, parts: attempt.Parts, identifiers: ids.Ids, current: in_force.Current) -> None:
+    def __init__(self, parts: orders.Parts, identifiers: ids.Ids, current: in_force.Current) -> None:
         self._parts = parts
         self._ids = identifiers
         self._current = current
@@ -68,8 +56,8 @@ class Desk:
             _unrecorded(failure, record.request_id)
         self._parts.telemetry.operated("", "", record.reason, 0.0)
 
-    def call(self, visit: Visit, refused: decision.Refusal, bound: bind.Bound | None) -> None:
-        """A refused `tools/call`."""
+    def call(self, visit: visits.Visit, refused: decision.Refusal, bound: bind.Bound | None) -> None:
+        """A refused request of a governed method."""
         parts, objection, rule = self._parts, refused.objection, refused.objection.rule
         held = bound.servers.get(refused.call.server) if bound is not None else None
         ours = parts.clock() - visit.request.received
@@ -84,35 +72,30 @@ class Desk:
         if objection.pool is not None and objection.pool.limit.rate is not None:
             limit = objection.pool.limit
             parts.telemetry.limited(f"{limit.namespace}/{limit.budget}", "deny")
-        tool = refused.call.name if held is not None and objection.visible else ""
-        parts.telemetry.operated(conventions.CALL_TOOL, tool, objection.reason.value, ours)
+        tool = closing.counted(refused.call) if held is not None and objection.visible else ""
+        parts.telemetry.operated(refused.call.method.value, tool, objection.reason.value, ours)
         if not objection.visible:
             _hidden(visit, refused)
-        asked_name = visit.subject.message.params.get("name")
-        body = answers.refused_call(
-            visit.subject.id,
-            objection,
-            request_id=visit.about.request_id,
-            name=asked_name if isinstance(asked_name, str) else "",
-            modern=visit.subject.modern,
-        )
+        name = governed.named(visit.subject.message).name
+        body = answers.refused(visit.subject, objection, request_id=visit.about.request_id, name=name)
         answers.json(body).give(visit.reply)
 
-    def method(self, visit: Visit, objection: decision.Objection) -> None:
+    def method(self, visit: visits.Visit, objection: decision.Objection) -> None:
         """Nothing can be answered yet: a call is refused as calls are, anything else with an error."""
-        if visit.subject.message.method == conventions.CALL_TOOL:
-            self.call(visit, decision.Refusal(call.Call(visit.server or _NOWHERE, ""), objection), None)
+        if visit.subject.message.method in governed.METHODS:
+            named = governed.named(visit.subject.message).at(visit.server or _NOWHERE, "")
+            self.call(visit, decision.Refusal(dataclasses.replace(named, arguments=None), objection), None)
             return
         self.of_caller(objection.reason, place=visit.endpoint)
-        answers.refused_method(visit.subject.id, objection, request_id=visit.about.request_id).give(
-            visit.reply
-        )
+        body = answers.refused(visit.subject, objection, request_id=visit.about.request_id)
+        answers.json(body).give(visit.reply)
 
-    def server(self, visit: Visit) -> None:
+    def server(self, visit: visits.Visit) -> None:
         """A server this caller may not see: the same 404 as for one that does not exist."""
-        params = visit.subject.message.params
-        name = params.get("name") if visit.subject.message.method == conventions.CALL_TOOL else ""
-        unknown = call.Call(visit.server or _NOWHERE, name if isinstance(name, str) else "")
+        message = visit.subject.message
+        unknown = call.Call(visit.server or _NOWHERE, "")
+        if message.method in governed.METHODS:
+            unknown = dataclasses.replace(governed.named(message).at(unknown.server), arguments=None)
         objection = decision.Objection(decision.Reason.SERVER_UNKNOWN, visible=False)
         refused = decision.Refusal(unknown, objection)
         self._write(self._parts.writer.refusal(visit.about, refused, view=None, ours=0))
@@ -127,7 +110,7 @@ class Desk:
             _unrecorded(failure, record.request_id)
 
 
-def _hidden(visit: Visit, refused: decision.Refusal) -> None:
+def _hidden(visit: visits.Visit, refused: decision.Refusal) -> None:
     """One line for the platform engineer who wonders why a list is empty; never for the agent."""
     log.info(
         "hidden",

@@ -102,16 +102,14 @@ def _answer(capture: Capture, each: Kept, sealer: sessions.Sealer) -> answers.An
     if (raw := _result(subject, capture.wrapped)) is not None:
         more = ()
         if message.method == conventions.INITIALIZE:
-            sealed = sealer.open(version=subject.version, principal="p", endpoint="/mcp")
+            sealed, _ = sealer.open(version=subject.version, principal="p", endpoint="/mcp")
             more = ((conventions.HEADER_SESSION, sealed.encode()),)
         return answers.json(jsonrpc.result(message.id, raw), *more)
     if message.method == conventions.CALL_TOOL:
         objection = DENIED
         if message.name != "query":
             objection = decision.Objection(decision.Reason.TOOL_UNKNOWN, visible=False)
-        body = answers.refused_call(
-            message.id, objection, request_id=REQUEST_ID, name=message.name or "", modern=subject.modern
-        )
+        body = answers.refused(subject, objection, request_id=REQUEST_ID, name=message.name or "")
         return answers.json(body)
     return answers.unknown_method(message.id, modern=subject.modern)
 
