@@ -75,7 +75,7 @@ def test_the_same_content_stands_for_a_higher_position_later(desk) -> None:
 
 def test_an_older_proxy_is_offered_its_schema_and_is_counted_by_it(desk) -> None:
     desk.take(worlds.server(**SERVICE), worlds.policy(worlds.allow()))
-    newest = desk.subject.offer(BOT, 2)
+    newest = desk.subject.offer(BOT, snapshot.SCHEMA)
     older = desk.subject.offer(BOT, 1)
     assert older.version != newest.version
     assert b'"schema":1' in older.content or b'"schema"' not in older.content
@@ -86,18 +86,18 @@ def test_an_older_proxy_is_offered_its_schema_and_is_counted_by_it(desk) -> None
 
 def test_an_edit_makes_another_offer_in_every_schema(desk) -> None:
     desk.take(worlds.server(), worlds.policy(worlds.allow(["query"])))
-    before = [desk.subject.offer(BOT, schema).version for schema in (1, 2)]
+    before = [desk.subject.offer(BOT, schema).version for schema in snapshot.SCHEMAS]
     changes = desk.take(worlds.server(), worlds.policy(worlds.allow(["other"])))
     assert BOT in changes.subjects
-    after = [desk.subject.offer(BOT, schema).version for schema in (1, 2)]
+    after = [desk.subject.offer(BOT, schema).version for schema in snapshot.SCHEMAS]
     assert not set(before) & set(after)
 
 
 def test_the_prober_is_offered_what_is_to_be_listed(desk) -> None:
     desk.take()
-    assert desk.subject.offer(PROBER, 2).content.count(b"EUR") == 0
+    assert desk.subject.offer(PROBER, snapshot.SCHEMA).content.count(b"EUR") == 0
     desk.take(worlds.server())
-    found = wire.decode_snapshot(desk.subject.offer(PROBER, 2).content)
+    found = wire.decode_snapshot(desk.subject.offer(PROBER, snapshot.SCHEMA).content)
     assert (found.probing, found.currency) == (True, "EUR")
     assert desk.subject.offer(PROBER, 1).unexpressed == tuple(
         f"MCPServer {names.ServerId('crm', 's')}" for _ in found.servers

@@ -108,6 +108,23 @@ def test_a_stream_says_hello_then_the_snapshot_then_every_newer_one(tmp_path) ->
     assert (first.position, second.position) == ({"files": 1}, {"files": 2})
 
 
+def test_whoever_can_inflate_is_sent_less_and_the_others_are_not(tmp_path) -> None:
+    async def run():
+        async with served(tmp_path) as one, one.get(deflate="1") as able, one.get() as plain:
+            lines = []
+            for stream in (able, plain):
+                await heard(stream)
+            one.desk.publish(made(), ())
+            for stream in (able, plain):
+                lines.append(await asyncio.wait_for(stream.content.readline(), 10))
+            return lines
+
+    deflated, whole = asyncio.run(run())
+    assert b'"type":"deflated"' in deflated
+    assert b'"type":"snapshot"' in whole
+    assert wire.decode(deflated) == wire.decode(whole)
+
+
 def test_whoever_holds_the_current_version_hears_one_short_line(tmp_path) -> None:
     async def run():
         async with served(tmp_path) as one:
@@ -163,7 +180,7 @@ def test_draining_says_go_away_and_ends_the_stream(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    [{"schema": "3"}, {"schema": ""}, {"version": "abc"}, {"position": "[]"}, {"position": "{"}, {"position": '{"files":-1}'},
+    [{"schema": "4"}, {"schema": ""}, {"version": "abc"}, {"position": "[]"}, {"position": "{"}, {"position": '{"files":-1}'},
      {"position": '{"files":true}'}, {"epoch": "x"}, {"position": "[" * 2000}],
 )  # fmt: skip
 def test_a_query_that_cannot_be_read_is_refused_with_a_sentence(tmp_path, query) -> None:
@@ -219,7 +236,7 @@ def test_a_slow_reader_gets_the_newest_version_and_never_a_queue(tmp_path) -> No
             )
             token = (tmp_path / "token").read_text().strip()
             writer.write(
-                f"GET {STREAM}?schema=2 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+                f"GET {STREAM}?schema={snapshot.SCHEMA} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
             )
             while not one.desk.publisher.streams:
                 await asyncio.sleep(0)
@@ -247,7 +264,7 @@ def test_not_even_small_snapshots_queue_for_a_reader_that_reads_nothing(tmp_path
             _, writer = await asyncio.open_connection(*one.url.removeprefix("http://").split(":"), limit=1)
             token = (tmp_path / "token").read_text().strip()
             writer.write(
-                f"GET {STREAM}?schema=2 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+                f"GET {STREAM}?schema={snapshot.SCHEMA} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
             )
             while not one.desk.publisher.streams:
                 await asyncio.sleep(0)

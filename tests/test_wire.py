@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import hypothesis
 import hypothesis.strategies as st
 import msgspec
@@ -152,7 +154,7 @@ def test_no_bytes_make_anything_but_a_message_or_a_wire_error(line) -> None:
         (lambda value: value["servers"][0]["endpoint"].update(url=5), "$.servers[0].endpoint.url"),
         (lambda value: value["servers"][0].update(lifecycle="Asleep"), "$.servers[0].lifecycle"),
         (lambda value: value["servers"][0].pop("endpoint"), "$.servers[0]"),
-        (lambda value: value.update(schema=3, surprise=1), "$.schema"),
+        (lambda value: value.update(schema=snapshot.SCHEMA + 1, surprise=1), "$.schema"),
         (lambda value: value.pop("schema"), "$.schema"),
         (lambda value: value.pop("workload"), ""),
         (
@@ -189,6 +191,30 @@ def test_an_offer_whose_version_is_not_its_digest_is_refused() -> None:
     with pytest.raises(wire.WireError) as caught:
         wire.decode(wire.encode(msgspec.structs.replace(good, version="0" * 64)))
     assert caught.value.path == "$.version"
+
+
+def test_a_deflated_offer_arrives_as_the_offer_it_was() -> None:
+    sent = offer(PLAIN)
+    line = wire.encode(wire.deflated(sent))
+    assert line.count(b"\n") == 1
+    assert wire.decode(line) == sent
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda packed: packed[:-5], "not one deflated text"),
+        (lambda packed: packed + b"x", "not one deflated text"),
+        (lambda packed: b"x" + packed, "cannot be inflated"),
+        (lambda _: zlib.compress(b" " * (wire.CONTENT_BYTES_MAX + 1)), "at most 67108864 bytes"),
+    ],
+    ids=["cut off", "more behind it", "no deflated text", "a bomb"],
+)
+def test_what_does_not_inflate_to_one_bounded_text_is_refused(change, text) -> None:
+    good = wire.deflated(offer(PLAIN))
+    with pytest.raises(wire.WireError, match=text) as caught:
+        wire.decode(wire.encode(msgspec.structs.replace(good, content=change(good.content))))
+    assert caught.value.path == "$.content"
 
 
 @pytest.mark.parametrize(

@@ -126,4 +126,4 @@ def _listed(raw: Mapping[str, Any]) -> catalog.Definitions | None:
         for name in listed
         if not names.is_tool_name(name)
     )
-    return catalog.Definitions(made, dropped)
+    return catalog.Definitions(made, dropped=dropped)

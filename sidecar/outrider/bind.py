@@ -8,183 +8,62 @@ done per call: a decision is lookups in what this module built, so it costs the 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from outrider import budgets, call, catalog, findings, names, rules, schemas, snapshot
+from outrider import call, catalog, findings, names, rules, snapshot, uris
+from outrider.targets import Index as Index  # noqa: PLC0414 -- part of what this module offers
+from outrider.targets import Key as Key  # noqa: PLC0414
+from outrider.targets import Target as Target  # noqa: PLC0414
 
+Targets = Mapping[Key, Target]
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Target:
-    """One callable name. `consumer` None = no consumer's key needed. `watched` are rules of Audit-mode policies.
-
-    `credential` is what would be lent; `credential_missing` is True when the server lists some and none fits.
-    """
-
-    server: snapshot.ServerView
-    kind: call.Kind
-    name: str
-    exposed: str
-    definition: catalog.Definition | None
-    denies: tuple[rules.Rule, ...]
-    provider: tuple[rules.Rule, ...]
-    consumer: tuple[rules.Rule, ...] | None
-    watched: tuple[rules.Rule, ...]
-    credential: snapshot.Credential | None
-    credential_missing: bool
-    price: budgets.Price
-    reservations: tuple[budgets.Reservation, ...]
-    validate: schemas.Validator | None
-
-    @property
-    def in_sight(self) -> bool:
-        """Both keys are turned and no silent Deny matches: a call of it does not look unknown (decide: `reachable`)."""
-        keys = bool(self.provider) and (self.consumer is None or bool(self.consumer))
-        return keys and (not self.denies or any(rule.message for rule in self.denies))
-
-
-Targets = Mapping[tuple[call.Kind, str], Target]
-
-
-class _Names:
-    """Rules by tool name: literal names in a table, globs in a list, so that a lookup reads only what can match."""
-
-    __slots__ = ("_folded", "_globs", "_literal")
-
-    def __init__(self, subject: tuple[rules.Rule, ...], *, folded: bool) -> None:
-        self._folded = folded
-        self._literal: dict[str, list[rules.Rule]] = {}
-        self._globs: list[tuple[rules.Matcher, rules.Rule]] = []
-        for rule in subject:
-            texts = tuple(rules.fold(text) for text in rule.tools) if folded else rule.tools
-            for text in texts:
-                if "*" not in text:
-                    self._literal.setdefault(text, []).append(rule)
-            if patterns := tuple(text for text in texts if "*" in text):
-                self._globs.append((rules.exact(patterns), rule))
-
-    def of(self, name: str) -> tuple[rules.Rule, ...]:
-        """The rules that match, in the snapshot's order, each once."""
-        wanted = rules.fold(name) if self._folded else name
-        found = {rule.ref: rule for rule in self._literal.get(wanted, ())}
-        found.update({rule.ref: rule for matcher, rule in self._globs if matcher(wanted)})
-        return tuple(found[ref] for ref in sorted(found))
-
-
-class Index:
-    """One server's view, ready to join with any name. `workload_namespace` decides exposed names."""
-
-    __slots__ = (
-        "_allows", "_credentials", "_denies", "_exclude", "_include", "_limits", "_namespace", "_prices",
-        "_watched_allows", "_watched_denies", "open",
-        "view",
-    )  # fmt: skip
-
-    def __init__(self, view: snapshot.ServerView, workload_namespace: str) -> None:
-        self.view = view
-        self._namespace = workload_namespace
-        self._include = rules.exact(view.include)
-        self._exclude = rules.folded(view.exclude)
-        self._allows = _Names(_select(view, rules.Effect.ALLOW, enforced=True), folded=False)
-        self._denies = _Names(_select(view, rules.Effect.DENY, enforced=True), folded=True)
-        self._watched_allows = _Names(_select(view, rules.Effect.ALLOW, enforced=False), folded=False)
-        self._watched_denies = _Names(_select(view, rules.Effect.DENY, enforced=False), folded=True)
-        self._credentials = tuple((rules.exact(entry.tools), entry) for entry in view.credentials)
-        self._limits = tuple((rules.exact(limit.tools), limit) for limit in view.limits)
-        self._prices = dict(view.prices)
-        self.open = _is_open(view)
-
-    def target(self, name: str, definition: catalog.Definition | None) -> Target | None:
-        """Joins one name; None when `include` or `exclude` leave it out, or it could be nobody's tool name.
-
-        None too when arguments must be checked and its schema cannot be used: nobody could ever call it.
-        """
-        if not self._includes(name) or (definition is not None and self._flaw(definition) is not None):
-            return None
-        view = self.view
-        allows = self._allows.of(name)
-        credential = next((entry for matcher, entry in self._credentials if matcher(name)), None)
-        price = self._prices.get(name, view.default_price)
-        schema = definition.input_schema if definition is not None and view.validate_arguments else None
-        return Target(
-            server=view,
-            kind=call.Kind.TOOL,
-            name=name,
-            exposed=catalog.exposed_name(view.id, name, self._namespace),
-            definition=definition,
-            denies=self._denies.of(name),
-            provider=tuple(rule for rule in allows if rule.key is not rules.Key.CONSUMER),
-            consumer=(
-                tuple(rule for rule in allows if rule.key is not rules.Key.PROVIDER)
-                if view.consumer_key_needed
-                else None
-            ),
-            watched=(*self._watched_denies.of(name), *self._watched_allows.of(name)),
-            credential=credential,
-            credential_missing=view.credential_required and credential is None,
-            price=price,
-            reservations=self._reservations(name, price),
-            validate=None if schema is None else schemas.Validator(schema),
-        )
-
-    def flaws(self, observed: catalog.Definitions) -> tuple[tuple[str, str], ...]:
-        """Tools that are left out because arguments must be checked and cannot be: (name, what is wrong)."""
-        found = ((each.name, self._flaw(each)) for each in observed.tools if self._includes(each.name))
-        return tuple((name, flaw) for name, flaw in found if flaw is not None)
-
-    def _includes(self, name: str) -> bool:
-        return names.is_tool_name(name) and self._include(name) and not self._exclude(name)
-
-    def _flaw(self, definition: catalog.Definition) -> str | None:
-        if not self.view.validate_arguments or definition.input_schema is None:
-            return None
-        return schemas.flaw(definition.input_schema)
-
-    def _reservations(self, name: str, price: budgets.Price) -> tuple[budgets.Reservation, ...]:
-        """One call, or the most it can cost, of every limit that counts this tool."""
-        return tuple(
-            budgets.Reservation(
-                budgets.pool_of(limit, self.view.id, name),
-                budgets.MICRO if limit.unit is budgets.Unit.CALLS else budgets.reserve(price),
-            )
-            for matcher, limit in self._limits
-            if matcher(name)
-        )
-
-
-def _is_open(view: snapshot.ServerView) -> bool:
-    """Whether both keys could turn for some tool: without, the server is neither asked nor shown."""
-    turned = {rule.key for rule in view.rules if rule.enforced and rule.effect is rules.Effect.ALLOW}
-    platform = rules.Key.PLATFORM in turned
-    provider = platform or rules.Key.PROVIDER in turned
-    return provider and (platform or not view.consumer_key_needed or rules.Key.CONSUMER in turned)
-
-
-def _select(view: snapshot.ServerView, effect: rules.Effect, *, enforced: bool) -> tuple[rules.Rule, ...]:
-    return tuple(rule for rule in view.rules if rule.effect is effect and rule.enforced is enforced)
-
-
-def bind_server(index: Index, observed: catalog.Definitions) -> Targets:
-    """Every tool the server lists and the entry includes, in the server's order."""
-    joined = (index.target(definition.name, definition) for definition in observed.tools)
-    return {(target.kind, target.name): target for target in joined if target is not None}
+MEMO_MAX = 512
+"""URIs of one server that are kept joined though it lists none of them; then all are forgotten and joined anew."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BoundServer:
     """A server with its targets; `targets` None until its definitions have been observed.
 
-    `in_sight`: whether the server exists at all for this caller, because some call of it would not look unknown. Until
-    its tools have been observed it does when both keys could turn for some of them. Found out once, not once per call.
+    `templates` are its URI templates by their text. `in_sight`: whether the server exists at all for this caller, because some
+    call of it would not look unknown. Until its tools have been observed it does when both keys could turn for some of them.
+    Found out once, not once per call.
     """
 
     index: Index
     targets: Targets | None
-    exposed: Mapping[str, Target]
+    exposed: Targets
     in_sight: bool
+    templates: Mapping[str, Target] = dataclasses.field(default_factory=dict)
+    unobserved: frozenset[call.Kind] = frozenset()
+    _memo: dict[str, Target] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @property
     def view(self) -> snapshot.ServerView:
         return self.index.view
+
+    def observed(self, kind: call.Kind) -> bool:
+        """Whether it is known what the server lists of this kind."""
+        return self.targets is not None and kind not in self.unobserved
+
+    def target(self, kind: call.Kind, name: str) -> Target | None:
+        """What is known of one name; None when it is unknown, or not observed yet. No list is needed for a resource."""
+        found = None if self.targets is None else self.targets.get((kind, name))
+        if found is None and kind is call.Kind.RESOURCE:
+            return self._unlisted(name)
+        return found
+
+    def template(self, text: str) -> Target | None:
+        """What is known of one URI template, whether or not the server lists it."""
+        return self.templates.get(text) or self.index.template(text, None)
+
+    def _unlisted(self, uri: str) -> Target | None:
+        found = self._memo.get(uri)
+        if found is None and (found := self.index.target(uri, None, call.Kind.RESOURCE)) is not None:
+            if len(self._memo) >= MEMO_MAX:
+                self._memo.clear()
+            self._memo[uri] = found
+        return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -203,29 +82,56 @@ class Bound:
             return self
         return dataclasses.replace(self, servers={**self.servers, server: _join(held.index, observed)})
 
-    def named(self, exposed: str) -> tuple[names.ServerId, str] | None:
-        """The server and original name behind a name on the merged endpoint.
+    def named(self, exposed: str, kind: call.Kind = call.Kind.TOOL) -> tuple[names.ServerId, str] | None:
+        """The server and original name behind the name of a tool or prompt on the merged endpoint.
 
         A name whose server has not been observed resolves by its prefix, so that the decision can ask for the
         definitions; one that was cut or changed is known only once they are there.
         """
         alias, _, rest = exposed.partition("__")
         if (prefixed := self.aliases.get(alias)) is not None:
-            found = self.servers[prefixed].exposed.get(exposed)
-            if found is not None or self.servers[prefixed].targets is None:
+            found = self.servers[prefixed].exposed.get((kind, exposed))
+            if found is not None or not self.servers[prefixed].observed(kind):
                 return prefixed, found.name if found is not None else rest
         for server, held in self.servers.items():
-            if (target := held.exposed.get(exposed)) is not None:
+            if (target := held.exposed.get((kind, exposed))) is not None:
                 return server, target.name
         return (prefixed, rest) if prefixed is not None else None
+
+
+def bind_server(index: Index, observed: catalog.Definitions) -> Targets:
+    """Everything the server lists and the entry includes, kind by kind, in the server's order."""
+    lists = (
+        (call.Kind.TOOL, observed.tools),
+        (call.Kind.PROMPT, observed.prompts),
+        (call.Kind.RESOURCE, observed.resources),
+    )
+    joined = (index.target(each.name, each, kind) for kind, listed in lists for each in listed)
+    return {(target.kind, target.name): target for target in joined if target is not None}
 
 
 def _join(index: Index, observed: catalog.Definitions | None) -> BoundServer:
     if observed is None:
         return BoundServer(index, None, {}, index.open)
     targets = bind_server(index, observed)
-    in_sight = any(target.in_sight for target in targets.values())
-    return BoundServer(index, targets, {target.exposed: target for target in targets.values()}, in_sight)
+    unseen = bool((observed.unobserved & index.opens) - {call.Kind.RESOURCE})
+    in_sight = unseen or index.resources_in_sight or any(target.in_sight for target in targets.values())
+    return BoundServer(
+        index=index,
+        targets=targets,
+        exposed={
+            (kind, target.exposed): target
+            for (kind, _), target in targets.items()
+            if kind is not call.Kind.RESOURCE
+        },
+        in_sight=in_sight,
+        templates={
+            each.name: made
+            for each in observed.templates
+            if (made := index.template(each.name, each)) is not None
+        },
+        unobserved=observed.unobserved,
+    )
 
 
 def bound(
@@ -261,32 +167,57 @@ def objections(held: BoundServer, observed: catalog.Definitions) -> tuple[findin
     view = held.view
     made = []
     for dropped in observed.dropped:
-        text = f"the tool {dropped.name!r} is left out: {dropped.detail or _CAUSES[dropped.reason]}"
+        word = _WORDS[dropped.kind][0]
+        text = f"the {word} {dropped.name!r} is left out: {dropped.detail or _CAUSES[dropped.reason]}"
         made.append(_finding(view.id, "MCPServer", "spec.endpoint", dropped.reason, text))
     for name, flaw in held.index.flaws(observed):
         text = f"the tool {name!r} is left out: arguments cannot be checked against its inputSchema: {flaw}"
         unusable = _finding(view.id, "MCPServer", "spec.tools.validateArguments", _REFUSED, text)
         made.append(dataclasses.replace(unusable, remedy=_UNCHECKED))
-    listed = [*(each.name for each in observed.tools), *(each.name for each in observed.dropped)]
     for rule in view.rules:
         denies = rule.effect is rules.Effect.DENY
         if rule.key is rules.Key.PLATFORM or (denies and rule.key is rules.Key.CONSUMER):
             continue
-        matcher = rules.folded if denies else rules.exact
-        for glob in rule.tools:
-            if not any(map(matcher((glob,)), listed)):
-                place = names.ServerId(rule.ref.namespace, rule.ref.policy)
-                path = f"spec.rules[{rule.ref.rule}].tools"
-                text = f"{view.id} lists no tool that {glob!r} matches"
-                made.append(_finding(place, "MCPToolPolicy", path, findings.Reason.UNKNOWN_TOOL, text))
+        place = names.ServerId(rule.ref.namespace, rule.ref.policy)
+        for kind, glob in _strays(rule, observed):
+            word, reason, field = _WORDS[kind]
+            path = f"spec.rules[{rule.ref.rule}].{field}"
+            text = f"{view.id} lists no {word} that {glob!r} matches"
+            made.append(_finding(place, "MCPToolPolicy", path, reason, text))
     return tuple(made)
+
+
+_WORDS = {
+    call.Kind.TOOL: ("tool", findings.Reason.UNKNOWN_TOOL, "tools"),
+    call.Kind.PROMPT: ("prompt", findings.Reason.UNKNOWN_PROMPT, "prompts"),
+    call.Kind.RESOURCE: ("resource or template", findings.Reason.UNKNOWN_RESOURCE, "resources"),
+}
+
+
+def _strays(rule: rules.Rule, observed: catalog.Definitions) -> Iterator[tuple[call.Kind, str]]:
+    """The globs of a rule that match nothing of what the server lists. A glob for everything is never one."""
+    matcher = rules.folded if rule.effect is rules.Effect.DENY else rules.exact
+    for kind in call.Kind:
+        if kind in observed.unobserved:
+            continue
+        known = [*observed.names(kind), *(each.name for each in observed.dropped if each.kind is kind)]
+        becoming = (
+            [uris.pattern(each.name) for each in observed.templates] if kind is call.Kind.RESOURCE else []
+        )
+        for glob in rule.globs(kind):
+            if rules.is_all(glob):
+                continue
+            if not any(map(matcher((glob,)), known)) and not any(rules.meet(glob, each) for each in becoming):
+                yield kind, glob
 
 
 _REFUSED = findings.Reason.DEFINITIONS_REFUSED
 _CAUSES = {
-    findings.Reason.DUPLICATE_NAME: "an earlier tool of the list has the same name",
+    findings.Reason.DUPLICATE_NAME: "an earlier one of the list has the same name",
     findings.Reason.UNUSABLE_TOOL_NAME: "its name does not fit [A-Za-z0-9_.-]{1,128}",
-    findings.Reason.TOO_MANY_TOOLS: f"the list has more than {catalog.TOOLS_MAX:,} tools",
+    findings.Reason.UNUSABLE_PROMPT_NAME: "its name is not 1 to 128 characters without controls",
+    findings.Reason.UNUSABLE_URI: "its URI is one that is never read",
+    findings.Reason.TOO_MANY_TOOLS: f"the list has more than {catalog.TOOLS_MAX:,} entries",
     _REFUSED: "its definition cannot be used",
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a server says it offers, and what its tools are called where servers are merged.
+"""What a server says it offers, and what its tools and prompts are called where servers are merged.
 
 Called by the proxy's lists (which drains servers), by bind, and by `can-i` on saved definitions. Definitions are kept as
 the bytes they came in: unknown fields, annotations and `$defs` survive (protocol.md rule 1).
@@ -8,22 +8,24 @@ the bytes they came in: unknown fields, annotations and `$defs` survive (protoco
 from __future__ import annotations
 
 import dataclasses
+import enum
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-from outrider import findings, mirrors, names
+from outrider import call, findings, mirrors, names, uris
 
 TOOLS_MAX = 10_000
-"""More than this of one server are not listed: the rest is dropped and reported."""
+"""More than this of one list are not listed: the rest is dropped and reported."""
 
 DEPTH_MAX = 64
 """A definition nested deeper than this is dropped: parsers of clients give up at 200, and lose the whole list."""
 
 _DETAIL_CHARACTERS_MAX = 200
+_SHOWN_CHARACTERS_MAX = 128
 _EXPOSED_CHARACTERS_MAX = 64
 _EXPOSED_HEAD_CHARACTERS = 55
 _NOT_EXPOSABLE = re.compile(r"[^A-Za-z0-9_-]")
@@ -31,9 +33,9 @@ _NOT_EXPOSABLE = re.compile(r"[^A-Za-z0-9_-]")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Definition:
-    """One tool as its server defines it: `raw` is the whole JSON object, `input_schema` that member of it.
+    """One thing as its server defines it: `raw` is the whole JSON object, `input_schema` that member of a tool's.
 
-    `mirrors` are the arguments it wants repeated in headers.
+    `name` of a resource is its URI, of a template its `uriTemplate`. `mirrors` are the arguments a tool wants repeated in headers.
     """
 
     name: str
@@ -43,27 +45,59 @@ class Definition:
 
 
 class Dropped(NamedTuple):
-    """A tool that is neither listed nor callable, and why. `name` is "?" when not even that could be read.
+    """What is neither listed nor callable, and why. `name` is "?" when not even that could be read.
 
-    `detail` says which member is wrong and what is expected of it; "" when the reason says it all.
+    `detail` says which member is wrong and what is expected of it; "" when the reason says it all. Templates are of kind RESOURCE.
     """
 
     name: str
     reason: findings.Reason
     detail: str = ""
+    kind: call.Kind = call.Kind.TOOL
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Definitions:
-    """One server's tools in its order, and what was left out of them."""
+    """What one server lists, each kind in its order, and what was left out of it.
 
-    tools: tuple[Definition, ...]
+    `unobserved` are kinds of which it is not known yet; of those there is nothing here.
+    """
+
+    tools: tuple[Definition, ...] = ()
+    prompts: tuple[Definition, ...] = ()
+    resources: tuple[Definition, ...] = ()
+    templates: tuple[Definition, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    unobserved: frozenset[call.Kind] = frozenset()
+
+    def of(self, kind: call.Kind) -> tuple[Definition, ...]:
+        """Those of one kind; templates are none."""
+        if kind is call.Kind.TOOL:
+            return self.tools
+        return self.prompts if kind is call.Kind.PROMPT else self.resources
+
+    def names(self, kind: call.Kind) -> tuple[str, ...]:
+        return tuple(each.name for each in self.of(kind))
+
+
+class Listed(NamedTuple):
+    """What could be read of one list, and what was left out of it."""
+
+    kept: tuple[Definition, ...]
+    dropped: tuple[Dropped, ...]
 
 
 class _Head(msgspec.Struct):
     name: str
     input_schema: msgspec.Raw = msgspec.field(name="inputSchema", default=msgspec.Raw())
+
+
+class _UriHead(_Head, kw_only=True):
+    name: str = msgspec.field(name="uri")
+
+
+class _TemplateHead(_Head, kw_only=True):
+    name: str = msgspec.field(name="uriTemplate")
 
 
 class _Icon(msgspec.Struct, rename="camel"):
@@ -106,44 +140,136 @@ class _Shape(msgspec.Struct, rename="camel"):
     meta: dict[str, Any] | None = msgspec.field(name="_meta", default=None)
 
 
+class _Argument(msgspec.Struct):
+    name: str
+    title: str | None = None
+    description: str | None = None
+    required: bool | None = None
+
+
+class _Prompt(msgspec.Struct, rename="camel"):
+    name: str
+    title: str | None = None
+    description: str | None = None
+    arguments: list[_Argument] | None = None
+    icons: list[_Icon] | None = None
+    meta: dict[str, Any] | None = msgspec.field(name="_meta", default=None)
+
+
+class _Audience(msgspec.Struct, rename="camel"):
+    audience: list[Literal["user", "assistant"]] | None = None
+    priority: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    last_modified: str | None = None
+
+
+class _Source(msgspec.Struct, rename="camel"):
+    """What resources and templates have in common."""
+
+    name: str
+    title: str | None = None
+    description: str | None = None
+    mime_type: str | None = None
+    size: int | float | None = None
+    annotations: _Audience | None = None
+    icons: list[_Icon] | None = None
+    meta: dict[str, Any] | None = msgspec.field(name="_meta", default=None)
+
+
+class _Resource(_Source, rename="camel", kw_only=True):
+    uri: str
+
+
+class _Template(_Source, rename="camel", kw_only=True):
+    uri_template: str
+
+
 class _Unusable(ValueError):
     """A definition that clients cannot use. The text says which member, and what is expected."""
 
 
-def definitions(raws: Iterable[bytes]) -> Definitions:
-    """Reads tool objects as an upstream listed them.
+def definitions(
+    tools: Iterable[bytes] = (),
+    *,
+    prompts: Iterable[bytes] = (),
+    resources: Iterable[bytes] = (),
+    templates: Iterable[bytes] = (),
+) -> Definitions:
+    """Reads what an upstream listed, kind by kind; see `read`."""
+    every = [
+        read(form, raws) for form, raws in zip(Form, (tools, prompts, resources, templates), strict=True)
+    ]
+    kept = [each.kept for each in every]
+    dropped = tuple(one for each in every for one in each.dropped)
+    return Definitions(kept[0], kept[1], kept[2], kept[3], dropped)
 
-    A tool without a usable name, or with one that came before, is dropped and named in `dropped`: two definitions of
-    one name cannot both be what was approved. So is one that official clients cannot read: they would lose every other
-    tool with it. Raises nothing: what has no name that can be read is dropped as `?`.
+
+class Form(enum.Enum):
+    """The four lists of a server: what an entry must look like, which member names it, and whether that is a name."""
+
+    TOOLS = "tools"
+    PROMPTS = "prompts"
+    RESOURCES = "resources"
+    TEMPLATES = "resourceTemplates"
+
+    @property
+    def kind(self) -> call.Kind:
+        return {"tools": call.Kind.TOOL, "prompts": call.Kind.PROMPT}.get(self.value, call.Kind.RESOURCE)
+
+
+def read(form: Form, raws: Iterable[bytes]) -> Listed:
+    """Reads the objects of one list as an upstream gave them.
+
+    One without a usable name, or with one that came before, is dropped and named in `dropped`: two definitions of
+    one name cannot both be what was approved. So is one that official clients cannot read: they would lose everything
+    else with it. Raises nothing: what has no name that can be read is dropped as `?`.
     """
     kept: dict[str, Definition] = {}
     dropped: list[Dropped] = []
     for raw in raws:
-        try:
-            head = msgspec.json.decode(raw, type=_Head)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            dropped.append(Dropped("?", findings.Reason.DEFINITIONS_REFUSED, _plain(error)))
-            continue
-        read = _read(head, raw, kept)
-        if isinstance(read, Definition):
-            kept[read.name] = read
+        found = _read(form, raw, kept)
+        if isinstance(found, Definition):
+            kept[found.name] = found
         else:
-            dropped.append(read)
-    return Definitions(tuple(kept.values()), tuple(dropped))
+            dropped.append(found)
+    return Listed(tuple(kept.values()), tuple(dropped))
 
 
-def _read(head: _Head, raw: bytes, kept: Mapping[str, Definition]) -> Definition | Dropped:
-    shown = head.name[: names.TOOL_NAME_CHARACTERS_MAX]
-    if not names.is_tool_name(head.name):
-        return Dropped(shown, findings.Reason.UNUSABLE_TOOL_NAME)
-    if head.name in kept:
-        return Dropped(shown, findings.Reason.DUPLICATE_NAME)
-    if len(kept) >= TOOLS_MAX:
-        return Dropped(shown, findings.Reason.TOO_MANY_TOOLS)
-    schema = bytes(head.input_schema)
+_HEADS: Mapping[Form, type[_Head]] = {
+    Form.TOOLS: _Head, Form.PROMPTS: _Head, Form.RESOURCES: _UriHead, Form.TEMPLATES: _TemplateHead,
+}  # fmt: skip
+_SHAPES: Mapping[Form, type[msgspec.Struct]] = {
+    Form.TOOLS: _Shape, Form.PROMPTS: _Prompt, Form.RESOURCES: _Resource, Form.TEMPLATES: _Template,
+}  # fmt: skip
+
+
+def _unusable(form: Form, name: str) -> tuple[findings.Reason, str] | None:
+    """Why this could name nothing of its kind."""
+    if form is Form.TOOLS:
+        return None if names.is_tool_name(name) else (findings.Reason.UNUSABLE_TOOL_NAME, "")
+    if form is Form.PROMPTS:
+        return None if names.is_prompt_name(name) else (findings.Reason.UNUSABLE_PROMPT_NAME, "")
+    flaw = uris.flaw(name) if form is Form.RESOURCES else uris.template_flaw(name)
+    return None if flaw is None else (findings.Reason.UNUSABLE_URI, flaw)
+
+
+def _read(form: Form, raw: bytes, kept: Mapping[str, Definition]) -> Definition | Dropped:
+    kind = form.kind
     try:
-        _check(raw)
+        head = msgspec.json.decode(raw, type=_HEADS[form])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Dropped("?", findings.Reason.DEFINITIONS_REFUSED, _plain(error), kind)
+    shown = head.name[:_SHOWN_CHARACTERS_MAX]
+    if (unusable := _unusable(form, head.name)) is not None:
+        return Dropped(shown, *unusable, kind)
+    if head.name in kept:
+        return Dropped(shown, findings.Reason.DUPLICATE_NAME, "", kind)
+    if len(kept) >= TOOLS_MAX:
+        return Dropped(shown, findings.Reason.TOO_MANY_TOOLS, "", kind)
+    try:
+        _check(form, raw)
+        if form is not Form.TOOLS:
+            return Definition(head.name, bytes(raw), None)
+        schema = bytes(head.input_schema)
         return Definition(head.name, bytes(raw), schema, mirrors.read(schema))
     except (
         msgspec.DecodeError,
@@ -152,15 +278,15 @@ def _read(head: _Head, raw: bytes, kept: Mapping[str, Definition]) -> Definition
         _Unusable,
         mirrors.MirrorRefused,
     ) as error:
-        return Dropped(shown, findings.Reason.DEFINITIONS_REFUSED, _plain(error))
-    except Exception as bug:  # noqa: BLE001 -- one tool of one server must never cost the others their list
+        return Dropped(shown, findings.Reason.DEFINITIONS_REFUSED, _plain(error), kind)
+    except Exception as bug:  # noqa: BLE001 -- one entry of one server must never cost the others their list
         text = f"reading it failed with {type(bug).__name__}, which is a bug of ours"
-        return Dropped(shown, findings.Reason.DEFINITIONS_REFUSED, text)
+        return Dropped(shown, findings.Reason.DEFINITIONS_REFUSED, text, kind)
 
 
-def _check(raw: bytes) -> None:
+def _check(form: Form, raw: bytes) -> None:
     """Raises what `_read` expects for a definition that a client could not read."""
-    msgspec.json.decode(raw, type=_Shape)
+    msgspec.json.decode(raw, type=_SHAPES[form])
     whole = msgspec.json.decode(raw)
     if raw.count(b"{") + raw.count(b"[") > DEPTH_MAX and _is_deeper(whole, DEPTH_MAX):
         raise _Unusable(f"it is nested deeper than {DEPTH_MAX} levels")

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from outrider import bind, budgets, call, decision, names, rules, snapshot
+import msgspec
+
+from outrider import bind, budgets, call, decision, names, rules, snapshot, uris
 
 Reason = decision.Reason
 
@@ -28,6 +30,18 @@ class Case:
     target: bind.Target | None
     units: budgets.Units
     now: float
+    round_of: str = ""
+
+    @property
+    def reservations(self) -> tuple[budgets.Reservation, ...]:
+        """What must be set aside. A later round was paid for in the first; what only helps or waits costs no money."""
+        assert self.target is not None
+        if self.round_of:
+            return ()
+        if self.subject.method not in call.ASIDE:
+            return self.target.reservations
+        calls = budgets.Unit.CALLS
+        return tuple(held for held in self.target.reservations if held.pool.limit.unit is calls)
 
 
 Finding = decision.Objection | decision.Need | None
@@ -50,14 +64,27 @@ def server_known(case: Case) -> Finding:
     return None if case.held is not None else _hidden(Reason.SERVER_UNKNOWN)
 
 
+_UNKNOWN = {
+    call.Kind.TOOL: Reason.TOOL_UNKNOWN,
+    call.Kind.PROMPT: Reason.PROMPT_UNKNOWN,
+    call.Kind.RESOURCE: Reason.RESOURCE_UNKNOWN,
+}
+
+
 def tool_known(case: Case) -> Finding:
-    """The server lists the tool, and `include` and `exclude` leave it in. Not every server is asked: see `asked`."""
+    """The server lists the tool or prompt, and `include` and `exclude` leave it in; a resource has a URI that means one thing."""
     assert case.held is not None
+    kind = case.subject.kind
     if case.target is not None:
         return None
-    if case.held.targets is None and case.held.view.lifecycle is not snapshot.Lifecycle.DISABLED:
+    if (
+        kind is not call.Kind.RESOURCE
+        and not case.held.observed(kind)
+        and case.held.view.lifecycle is not snapshot.Lifecycle.DISABLED
+    ):
         return decision.Need(definitions=case.subject.server)
-    return _hidden(Reason.TOOL_UNKNOWN)
+    flaw = uris.flaw(case.subject.name) if kind is call.Kind.RESOURCE else None
+    return _hidden(_UNKNOWN[kind], detail=flaw or "")
 
 
 def reachable(case: Case) -> Finding:
@@ -108,7 +135,7 @@ def not_denied(case: Case) -> Finding:
 
 
 def credential_chosen(case: Case) -> Finding:
-    """The server lists no credentials, or one of them is for this caller and tool."""
+    """The server lists no credentials, or one of them is for this caller (and tool)."""
     assert case.target is not None
     if case.target.credential_missing:
         return decision.Objection(Reason.NO_CREDENTIAL_FOR_CALLER, visible=True)
@@ -116,19 +143,19 @@ def credential_chosen(case: Case) -> Finding:
 
 
 def rate_within(case: Case) -> Finding:
-    """Every rate limit that counts this tool has a token left."""
+    """Every rate limit that counts this call has a token left."""
     return _within(case, Reason.RATE_LIMITED, rates=True)
 
 
 def budget_within(case: Case) -> Finding:
-    """Every quota that counts this tool covers the most this call can cost."""
+    """Every quota that counts this call covers the most it can cost."""
     return _within(case, Reason.BUDGET_EXCEEDED, rates=False)
 
 
 def _within(case: Case, reason: Reason, *, rates: bool) -> Finding:
     assert case.target is not None
     unknown = []
-    for held in case.target.reservations:
+    for held in case.reservations:
         if (held.pool.limit.rate is not None) is not rates:
             continue
         available = case.units.available(held.pool, case.now)
@@ -155,29 +182,33 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def _case(bound: bind.Bound, subject: call.Call, units: budgets.Units, now: float) -> Case:
+def _case(
+    bound: bind.Bound, subject: call.Call, units: budgets.Units, now: float, round_of: str = ""
+) -> Case:
     held = bound.servers.get(subject.server)
-    target = None
-    if held is not None:
-        if held.targets is not None:
-            target = held.targets.get((subject.kind, subject.name))
-        elif not asked(held):
-            target = held.index.target(
-                subject.name, None
-            )  # the answer does not depend on what the server lists
-    return Case(subject, held, target, units, now)
+    target = None if held is None else _target(held, subject)
+    return Case(subject, held, target, units, now, round_of)
+
+
+def _target(held: bind.BoundServer, subject: call.Call) -> bind.Target | None:
+    kind, name = subject.kind, subject.name
+    if kind is call.Kind.RESOURCE and subject.method is call.Method.COMPLETE and "{" in name:
+        return held.template(name)
+    if not held.observed(kind) and not asked(held):
+        return held.index.target(name, None, kind)  # the answer does not depend on what the server lists
+    return held.target(kind, name)
 
 
 def decide(
-    bound: bind.Bound, subject: call.Call, units: budgets.Units, *, now: float
+    bound: bind.Bound, subject: call.Call, units: budgets.Units, *, now: float, round_of: str = ""
 ) -> decision.Permit | decision.Refusal | decision.Need:
-    """The verdict. `now` in seconds of wall clock.
+    """The verdict. `now` in seconds of wall clock. `round_of`: the request this one provably goes on with (`states`), "" for none.
 
     A Need means: fetch this once, decide again on the then current Bound. Never raises: an exception in a check is a
-    bug of ours, and refuses with reason Internal.
+    bug of ours, and refuses with reason Internal. A later round passes the same checks, and spends nothing.
     """
     try:
-        case = _case(bound, subject, units, now)
+        case = _case(bound, subject, units, now, round_of)
         for check in CHECKS:
             found = check(case)
             if found is None:
@@ -196,16 +227,23 @@ def _permit(case: Case) -> decision.Permit:
     target = case.target
     assert target is not None
     deciding = (target.provider[0], *(target.consumer[:1] if target.consumer else ()))
+    free = bool(case.round_of) or case.subject.method in call.ASIDE
     return decision.Permit(
         call=case.subject,
         server=target.server,
         target=target,
         rules=tuple(dict.fromkeys(rule.ref for rule in deciding)),
-        reservations=target.reservations,
+        reservations=case.reservations,
         credential=target.credential,
-        price=target.price,
+        price=_for_nothing(target.price) if free else target.price,
         would=_would(target),
+        round_of=case.round_of,
     )
+
+
+def _for_nothing(price: budgets.Price) -> budgets.Price:
+    """The same bounds on the result, at no cost."""
+    return msgspec.structs.replace(price, per_call=0, per_thousand_result_tokens=0)
 
 
 def _would(target: bind.Target | None) -> tuple[str, ...]:
@@ -254,24 +292,40 @@ def reach(target: bind.Target) -> Reach:
     return Reach.NEVER if closed else Reach.ALWAYS
 
 
-def listed(bound: bind.Bound, server: names.ServerId | None = None) -> Iterator[bind.Target]:
-    """What is seen: of one server in its order, or of all in the snapshot's. Unobserved servers contribute nothing."""
-    chosen = (
-        bound.servers
-        if server is None
-        else {server: bound.servers[server]}
-        if server in bound.servers
-        else {}
-    )
-    for held in chosen.values():
-        yield from (target for target in (held.targets or {}).values() if reach(target) is not Reach.NEVER)
+def listed(
+    bound: bind.Bound, server: names.ServerId | None = None, kind: call.Kind = call.Kind.TOOL
+) -> Iterator[bind.Target]:
+    """What is seen of one kind: of one server in its order, or of all in the snapshot's.
 
-
-def asked(held: bind.BoundServer) -> bool:
-    """Whether the proxy asks this server for its tools at all: a disabled one is left alone, and so is one that this
-    workload could call nothing of, because a key is missing. Nobody may make a proxy dial by writing only his own key.
+    Unobserved servers contribute nothing. Of resources it is those that the server lists: others can be read all the same.
     """
-    return held.index.open and held.view.lifecycle is not snapshot.Lifecycle.DISABLED
+    for held in _chosen(bound, server):
+        for (each, _), target in (held.targets or {}).items():
+            if each is kind and reach(target) is not Reach.NEVER:
+                yield target
+
+
+def templates(bound: bind.Bound, server: names.ServerId | None = None) -> Iterator[bind.Target]:
+    """The URI templates that are seen: those that can become something that could be read.
+
+    Not seen are those of which everything is denied, and those that no Allow of a needed key touches. A read decides anyway.
+    """
+    for held in _chosen(bound, server):
+        yield from (target for target in held.templates.values() if reach(target) is not Reach.NEVER)
+
+
+def _chosen(bound: bind.Bound, server: names.ServerId | None) -> Iterable[bind.BoundServer]:
+    if server is None:
+        return bound.servers.values()
+    return (bound.servers[server],) if server in bound.servers else ()
+
+
+def asked(held: bind.BoundServer, kind: call.Kind | None = None) -> bool:
+    """Whether the proxy asks this server for what it offers (of one kind, or at all): a disabled one is left alone, and so is
+    one that this workload could call nothing of, because a key is missing. Nobody may make a proxy dial by writing only his own key.
+    """
+    opens = held.index.open if kind is None else kind in held.index.opens
+    return opens and held.view.lifecycle is not snapshot.Lifecycle.DISABLED
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -33,11 +33,16 @@ class Reason(enum.StrEnum):
         "No such MCPServer for this workload: none exists, or no Allow rule lets it in.",
     )
     TOOL_UNKNOWN = "ToolUnknown", "The server does not list this tool, or `include`/`exclude` leave it out."
+    PROMPT_UNKNOWN = "PromptUnknown", "The server does not list this prompt."
+    RESOURCE_UNKNOWN = (
+        "ResourceUnknown",
+        "The URI is one that is never read: dot segments, encoded dots or slashes, a backslash, a space or a control.",
+    )
     NOT_ALLOWED = (
         "NotAllowed",
-        "No Allow rule of every key that is needed matches: default deny. The tool looks unknown.",
+        "No Allow rule of every key that is needed matches: default deny. What is named looks unknown.",
     )
-    DENIED_HIDDEN = "DeniedHidden", "A Deny rule without a message matches. The tool looks unknown."
+    DENIED_HIDDEN = "DeniedHidden", "A Deny rule without a message matches. What is named looks unknown."
     # Visible refusals of policy:
     DENIED = "Denied", "A Deny rule with a message matches; Deny wins over every Allow."
     SERVER_DISABLED = "ServerDisabled", "The MCPServer's `lifecycle` is Disabled: its kill switch is on."
@@ -125,7 +130,8 @@ class Objection:
 class Permit:
     """Leave to do exactly this. `rules` are those that allowed it; `would` what Audit-mode rules would have said.
 
-    `target` is None only for Method.LIST, which concerns a server and no tool.
+    `target` is None only for Method.LIST, which concerns a server and no tool. `round_of` is the request that this one goes on
+    with: everything was charged there, so a later round costs nothing; "" for a call of its own.
     """
 
     call: call.Call
@@ -136,6 +142,7 @@ class Permit:
     credential: snapshot.Credential | None = None
     price: budgets.Price = dataclasses.field(default_factory=budgets.Price)
     would: tuple[str, ...] = ()
+    round_of: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -46,6 +46,16 @@ class Reason(enum.StrEnum):
         "No tool that the servers list matches this name or pattern; correct it or remove it.",
         "Correct the name or pattern, or remove it.",
     )
+    UNKNOWN_PROMPT = (
+        "UnknownPrompt",
+        "No prompt that the servers list matches this name or pattern; correct it or remove it.",
+        "Correct the name or pattern, or remove it.",
+    )
+    UNKNOWN_RESOURCE = (
+        "UnknownResource",
+        "No resource or template that the servers list can match this URI or pattern; unlisted ones may be served.",
+        "Correct the URI or pattern, or keep it for resources that are served without being listed.",
+    )
     SHADOWED = (
         "Shadowed",
         "Everything this would allow is always denied or excluded elsewhere; remove one of the two.",
@@ -79,6 +89,16 @@ class Reason(enum.StrEnum):
         "UnusableToolName",
         "The server lists a tool whose name does not fit [A-Za-z0-9_.-]{1,128}; it is left out.",
         "Have the server's maintainers rename it to fit [A-Za-z0-9_.-]{1,128}.",
+    )
+    UNUSABLE_PROMPT_NAME = (
+        "UnusablePromptName",
+        "The server lists a prompt whose name is not 1 to 128 characters without controls; it is left out.",
+        "Have the server's maintainers rename it to 1 to 128 characters without controls.",
+    )
+    UNUSABLE_URI = (
+        "UnusableUri",
+        "The server lists a resource or template whose URI can be read in two ways, or is none; it is left out.",
+        "Have the server's maintainers write the URI without dot segments, encoded slashes or dots, and spaces.",
     )
     TOO_MANY_TOOLS = (
         "TooManyTools",

@@ -7,12 +7,17 @@ Called by everything. Refuses to guess: what does not fit the pattern is not a n
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import NamedTuple
 
 GROUP = "outrider.dev"
 API_VERSION = f"{GROUP}/v1alpha1"
 
 TOOL_NAME_CHARACTERS_MAX = 128
+PROMPT_NAME_CHARACTERS_MAX = 128
+_UNSPEAKABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Controls, lone surrogates and line separators: what no JSON text, log line or terminal should have to carry."""
+
 _TOOL = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -47,6 +52,15 @@ class RuleRef(NamedTuple):
 def is_tool_name(text: str) -> bool:
     """R9: only these are listed or callable; anything else upstream is dropped and reported."""
     return _TOOL.fullmatch(text) is not None
+
+
+def is_prompt_name(text: str) -> bool:
+    """Any text of 1 to 128 characters without controls (resources.md)."""
+    if text.isprintable():
+        return 0 < len(text) <= PROMPT_NAME_CHARACTERS_MAX
+    return len(text) <= PROMPT_NAME_CHARACTERS_MAX and not any(
+        unicodedata.category(each) in _UNSPEAKABLE for each in text
+    )
 
 
 def is_label(text: str) -> bool:

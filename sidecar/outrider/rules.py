@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Globs and rules: the strings of a policy, and the matchers made of them once per snapshot.
 
-Called by compile (which writes rules into a snapshot) and bind (which matches them against tool names, never per call).
+Called by compile (which writes rules into a snapshot) and targets (which matches them against names, never per call).
 Globs know `*` and nothing else. Allow and `include` match byte-exactly; Deny and `exclude` fold case (NFKC and Unicode
 case folding), so that a look-alike can only ever lose rights (resources.md).
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from outrider import names
+from outrider import call, names
 
 
 class Effect(enum.Enum):
@@ -30,18 +30,27 @@ class Key(enum.Enum):
     PLATFORM = "Platform"
 
 
-class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """A rule that already matched the workload of its snapshot; only names are left to test.
 
-    `enforced` is False for a policy in Audit mode: evaluated, recorded, never counted.
+    No globs of a kind: it says nothing about that kind. `enforced` is False for a policy in Audit mode: evaluated, recorded,
+    never counted.
     """
 
     ref: names.RuleRef
     effect: Effect
     key: Key
     tools: tuple[str, ...]
+    prompts: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
     enforced: bool = True
     message: str = ""
+
+    def globs(self, kind: call.Kind) -> tuple[str, ...]:
+        """What it says about one kind; empty for nothing."""
+        if kind is call.Kind.TOOL:
+            return self.tools
+        return self.prompts if kind is call.Kind.PROMPT else self.resources
 
 
 Matcher = Callable[[str], bool]
@@ -68,6 +77,30 @@ def matches(glob: str, name: str) -> bool:
             return False
         at = found + len(part)
     return True
+
+
+def is_all(glob: str) -> bool:
+    """Whether it matches every name."""
+    return glob.strip("*") == "" and glob != ""
+
+
+def meet(one: str, other: str) -> bool:
+    """Whether some name matches both globs, byte-exactly."""
+    # Which of the places in `other` can be reached when so much of `one` has been read; two rows of len(other) + 1.
+    row = [True]
+    for mark in other:
+        row.append(row[-1] and mark == "*")
+    for mine in one:
+        fresh = [row[0] and mine == "*"]
+        for at, theirs in enumerate(other):
+            if mine == "*":
+                fresh.append(row[at + 1] or fresh[at])
+            elif theirs == "*":
+                fresh.append(fresh[at] or row[at + 1])
+            else:
+                fresh.append(row[at] and mine == theirs)
+        row = fresh
+    return row[-1]
 
 
 def exact(globs: tuple[str, ...]) -> Matcher:

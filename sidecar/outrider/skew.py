@@ -40,6 +40,40 @@ def _two_to_one(made: snapshot.Snapshot) -> tuple[snapshot.Snapshot, list[names.
     return msgspec.structs.replace(made, servers=servers, probing=False, schema=1), lost
 
 
+def _three_to_two(made: snapshot.Snapshot) -> tuple[snapshot.Snapshot, list[names.ServerId]]:
+    """Schema 2 knows of tools alone and asks nothing of agents: the rest is not relayed there, and tools go on as they are.
+
+    A server over SSE cannot be spoken to at all. What Allows say about prompts and resources is lost, and so is what an entry
+    lets its server ask; what Denies say about them is kept by there being none.
+    """
+    sse = [view.id for view in made.servers if view.endpoint.transport == "SSE"]
+    lost = [*sse, *(view.id for view in made.servers if view.id not in sse and _offers_more(view))]
+    servers = tuple(_tools_only(_denied(view) if view.id in sse else view) for view in made.servers)
+    return msgspec.structs.replace(made, servers=servers, schema=2), lost
+
+
+def _offers_more(view: snapshot.ServerView) -> bool:
+    """Whether an agent is entitled to something of this server that schema 2 cannot give."""
+    allows = [rule for rule in view.rules if rule.enforced and rule.effect is rules.Effect.ALLOW]
+    more = any(rule.prompts or rule.resources for rule in allows)
+    return more or view.instructions or view.features.sampling or view.features.roots
+
+
+def _tools_only(view: snapshot.ServerView) -> snapshot.ServerView:
+    """The same server without what schema 2 has no field for: defaults are left out of the bytes."""
+    plain = snapshot.Endpoint(url=view.endpoint.url)
+    kept = [msgspec.structs.replace(rule, prompts=(), resources=()) for rule in view.rules if rule.tools]
+    return msgspec.structs.replace(
+        view,
+        endpoint=msgspec.structs.replace(
+            view.endpoint, transport=plain.transport, stream_seconds=plain.stream_seconds
+        ),
+        rules=tuple(kept),
+        features=_NOTHING_SAID.features,
+        instructions=False,
+    )
+
+
 def _denied(view: snapshot.ServerView) -> snapshot.ServerView:
     """The server with a Deny of everything, which wins over every Allow; whoever could call it is told why."""
     ref = names.RuleRef(view.id.namespace, view.id.name, _RULE, view.generation)
@@ -50,6 +84,10 @@ def _denied(view: snapshot.ServerView) -> snapshot.ServerView:
     return msgspec.structs.replace(view, endpoint=endpoint, rules=(*view.rules, deny), credentials=())
 
 
+_NOTHING_SAID = snapshot.ServerView(
+    id=names.ServerId("", ""), generation=0, endpoint=snapshot.Endpoint(url="")
+)
+
 _Step = Callable[[snapshot.Snapshot], tuple[snapshot.Snapshot, list[names.ServerId]]]
-_STEPS: Mapping[int, _Step] = MappingProxyType({2: _two_to_one})
+_STEPS: Mapping[int, _Step] = MappingProxyType({2: _two_to_one, 3: _three_to_two})
 """By the schema they come from: one step down, and the servers it could not carry."""

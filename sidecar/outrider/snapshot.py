@@ -10,18 +10,20 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
 from outrider import budgets, identity, names, rules
 
-SCHEMA = 2
+SCHEMA = 3
 """The version of this schema; a sidecar states the one it reads (control-plane.md, Skew).
 
-1: the first. 2: `Endpoint.service`, `Snapshot.probing`, and the number itself always stands in the bytes.
+1: the first. 2: `Endpoint.service`, `Snapshot.probing`, and the number itself always stands in the bytes. 3: rules about
+prompts and resources, `ServerView.features` and `instructions`, `Endpoint.transport` and `stream_seconds`.
 """
 
-SCHEMAS = (1, 2)
+SCHEMAS = (1, 2, 3)
 """Those that can be written: this one and up to two before it; `skew` says what the older ones cannot express."""
 
 Position = Mapping[str, int]
@@ -52,16 +54,20 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Endpoint(Struct, frozen=True, kw_only=True):
     """Where the server is and how long we wait for it (seconds). `protocol` is `Auto` or a revision.
 
+    `transport` SSE is that of 2024-11-05. `stream_seconds`: the longest that one stream of it is kept open.
+
     `service` is True when it is a Service of the server's own namespace: private addresses are then dialled for it (R15).
     """
 
     url: str
     service: bool = False
+    transport: Literal["StreamableHTTP", "SSE"] = "StreamableHTTP"
     protocol: str = "Auto"
     headers: tuple[tuple[str, str], ...] = ()
     ca_bundle: str | None = None
     connect_seconds: float = 3.0
     call_seconds: float = 50.0
+    stream_seconds: float = 600.0
     pool_idle_seconds: float = 4.0
     result_bytes_max: int = 4_194_304
 
@@ -99,11 +105,24 @@ class AuditRules(Struct, frozen=True, kw_only=True):
     redact: tuple[Redaction, ...] = ()
 
 
+class ClientFeatures(Struct, frozen=True, kw_only=True):
+    """What a server may ask of the agents that call it: whatever is not here is refused in their name.
+
+    `elicitation_url_hosts` are the exact hosts that people may be sent to; none, nobody is sent anywhere.
+    """
+
+    elicitation_form: bool = True
+    elicitation_url_hosts: tuple[str, ...] = ()
+    sampling: bool = False
+    roots: bool = False
+
+
 class ServerView(Struct, frozen=True, kw_only=True):
     """One MCPServer as one workload may use it.
 
     `consumer_key_needed` is False within one namespace and under `consumerConsent: Implied`. `credential_required` is
-    True when the entry lists credentials at all, whether or not one matched this workload.
+    True when the entry lists credentials at all, whether or not one matched this workload. `instructions`: those that the
+    server gives are passed on.
     """
 
     id: names.ServerId
@@ -124,6 +143,8 @@ class ServerView(Struct, frozen=True, kw_only=True):
     limits: tuple[budgets.Limit, ...] = ()
     validate_arguments: bool = True
     audit: AuditRules = AuditRules()
+    features: ClientFeatures = ClientFeatures()
+    instructions: bool = False
 
 
 class NetworkAllow(Struct, frozen=True, kw_only=True):
