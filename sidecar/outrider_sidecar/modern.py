@@ -126,6 +126,12 @@ def page_of(id_: int, method: str, cursor: str | None) -> tuple[exchange.Headers
     return _head(method), jsonrpc.request(id_, method, {**params, "_meta": _meta()})
 
 
+def listen(id_: int, notifications: bytes) -> tuple[exchange.Headers, bytes]:
+    """Asks a server to say on one stream what changes; `notifications` is the raw filter."""
+    params = {"notifications": notifications, "_meta": _meta()}
+    return _head(conventions.LISTEN), jsonrpc.request(id_, conventions.LISTEN, params)
+
+
 def request(
     id_: int, subject: asked.Asked, permit: decision.Permit, *, capabilities: bytes = b"{}"
 ) -> tuple[exchange.Headers, bytes]:
