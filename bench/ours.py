@@ -41,7 +41,7 @@ spec:
   title: Echo
   description: Echoes
   version: 1.0.0
-  endpoint: {url: "http://127.0.0.1:@PORT@/mcp"}
+  endpoint: {url: "http://127.0.0.1:@PORT@/mcp", timeouts: @TIMEOUTS@}
   tools: {validateArguments: false}
   audit: {level: Metadata}
 ---
@@ -140,12 +140,15 @@ spec:
 
 
 @contextlib.contextmanager
-def start(place: paths.Place, kind: str) -> Iterator[paths.Way]:
-    """Starts operator and sidecar for `plain` or `full` and waits until the tool is listed."""
+def start(place: paths.Place, kind: str, *, timeouts: str = "{}") -> Iterator[paths.Way]:
+    """Starts operator and sidecar for `plain` or `full` and waits until the tool is listed.
+
+    `timeouts` are those of the entry of `plain`, as YAML.
+    """
     folder = place.folder
     files, state = folder / "files", folder / "state"
     files.mkdir()
-    _resources(files, folder, place.upstream, kind)
+    _resources(files, folder, place.upstream, kind, timeouts)
     address, agent = folder / "sidecar.json", folder / "agent-token"
     with _operator(place, files) as (operator_url, operator_pid):
         command = [paths.program("outrider-sidecar"), "--operator", operator_url]
@@ -186,13 +189,14 @@ def _operator(place: paths.Place, files: pathlib.Path) -> Iterator[tuple[str, in
         yield json.loads(address.read_text())["url"], process.pid
 
 
-def _resources(files: pathlib.Path, folder: pathlib.Path, upstream: int, kind: str) -> None:
+def _resources(files: pathlib.Path, folder: pathlib.Path, upstream: int, kind: str, timeouts: str) -> None:
     credential = folder / "credential"
     credential.write_text(paths.CREDENTIAL)
     credential.chmod(0o600)
     (files / "outrider.yaml").write_text(_SETTINGS)
     text = _PLAIN if kind == "plain" else _FULL
     text = text.replace("@PORT@", str(upstream)).replace("@CREDENTIAL@", str(credential))
+    text = text.replace("@TIMEOUTS@", timeouts)
     (files / "resources.yaml").write_text(text)
 
 
