@@ -18,7 +18,7 @@ ENVELOPE_BYTES = 65_536
 """What a message may hold besides the result itself."""
 
 _ERROR_BODY_BYTES = 65_536
-_EVENTS_TIMES = 16
+EVENTS_TIMES = 16
 """An event stream may be this many results long in all: progress adds up, endless streams do not (R14)."""
 
 LINGER_SECONDS = 0.2
@@ -103,7 +103,7 @@ class Reading:
         self.session = next((value for name, value in headers if name == b"mcp-session-id"), None)
         if status == 200 and kinds == [b"text/event-stream"]:
             if self._parser is None:
-                self._parser = streams.SseParser(self._limit, self._limit * _EVENTS_TIMES)
+                self._parser = streams.SseParser(self._limit, self._limit * EVENTS_TIMES)
             else:
                 self._parser.again()
         elif status == 200 and kinds != [b"application/json"]:
