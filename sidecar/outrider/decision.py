@@ -100,6 +100,14 @@ class Reason(enum.StrEnum):
     UPSTREAM_UNAUTHORIZED = "UpstreamUnauthorized", "The server refused our credential (401 or 403)."
     UPSTREAM_ERROR = "UpstreamError", "The server answered with an error of its own; it is passed on."
     TOOL_ERROR = "ToolError", "The tool ran and reported an error (`isError`); it is passed on."
+    INPUT_REQUIRED = (
+        "InputRequired",
+        "The server answered with a question to its client; the agent goes on with the same call when it has the answer.",
+    )
+    ASK_REFUSED = (
+        "AskRefused",
+        "The server asks its client for something that the client or the entry's `clientFeatures` does not allow (R22).",
+    )
     CANCELLED = "Cancelled", "The agent cancelled the call or went away."
     # Before there is a call:
     LOCAL_AUTH_REFUSED = (
@@ -112,6 +120,10 @@ class Reason(enum.StrEnum):
     VERSION_UNSUPPORTED = "VersionUnsupported", "A protocol version that is not spoken here."
     METHOD_UNKNOWN = "MethodUnknown", "A method that is not relayed is refused as unknown (R6)."
     SESSION_UNKNOWN = "SessionUnknown", "The session id is not one of this caller's (R18)."
+    STATE_UNKNOWN = (
+        "StateUnknown",
+        "The requestState is not an unspent one of this very call of this caller, or is older than ten minutes (R18).",
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

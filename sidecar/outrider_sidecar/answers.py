@@ -201,6 +201,7 @@ _SENTENCES = {
     _R.UPSTREAM_TOO_LARGE: "The server's result is larger than allowed here. Ask for less.",
     _R.UPSTREAM_PROTOCOL_ERROR: "The server's answer was broken; whether it did what was asked is unknown.",
     _R.UPSTREAM_UNAUTHORIZED: f"The server does not accept the proxy's credential. {_STOP}",
+    _R.ASK_REFUSED: f"The server asked for input that may not be asked of this agent, so the call went no further. {_STOP}",
     _R.INTERNAL: "The proxy made a mistake and refused the call to be safe.",
     _R.CANCELLED: "The call was cancelled.",
 }

@@ -93,6 +93,49 @@ class Writer:
         pointers = _pointers(permit.server, permit.call.name, result=True)
         return audit.result_body(raw, permit.server.audit.level, pointers=pointers, key=self._key)
 
+    def ask(
+        self, about: About, permit: decision.Permit, *, event: str, method: str, params: bytes
+    ) -> audit.Intent:
+        """A question of a server to its client, within the request `about`; it costs nothing."""
+        return audit.Intent(
+            event=event,
+            request_id=about.request_id,
+            principal=self._principal(about.workload) or audit.Principal(workload=""),
+            server=str(permit.server.id),
+            tool=permit.call.name,
+            snapshot=about.digest,
+            era=about.era,
+            method=method,
+            arguments=self._asked(permit, params),
+            trace_id=about.trace_id,
+        )
+
+    def refused_ask(  # noqa: PLR0913 -- the facts of one record
+        self, about: About, permit: decision.Permit, *, event: str, method: str, params: bytes, why: str
+    ) -> audit.RefusalRecord:
+        """One that its client never hears of. `why` for whoever reads the journal."""
+        return audit.RefusalRecord(
+            event=event,
+            request_id=about.request_id,
+            reason=decision.Reason.ASK_REFUSED.value,
+            principal=self._principal(about.workload),
+            server=str(permit.server.id),
+            tool=permit.call.name,
+            snapshot=about.digest,
+            era=about.era,
+            method=method,
+            detail=why,
+            arguments=self._asked(permit, params),
+            trace_id=about.trace_id,
+        )
+
+    def _asked(self, permit: decision.Permit, params: bytes) -> audit.Body:
+        """What a server says to people is kept where results are, and not where anything of them is redacted."""
+        level, tool = permit.server.audit.level, permit.call.name
+        if any(_pointers(permit.server, tool, result=each) for each in (True, False)):
+            level = snapshot.AuditLevel.METADATA
+        return audit.result_body(params, level, key=self._key)
+
     def _arguments(self, view: snapshot.ServerView, tool: str, arguments: object) -> audit.Body | None:
         if arguments is None:
             return None

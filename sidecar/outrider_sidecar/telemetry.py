@@ -86,6 +86,11 @@ class Telemetry:
             "server",
             "gen_ai_tool_name",
         )
+        self._asks = self._counter(
+            "outrider_asks",
+            "What servers asked of agents (elicitation, sampling, roots), and whether it was relayed, answered or refused.",
+            "server", "mcp_method_name", "decision",
+        )  # fmt: skip
         self._config = prometheus_client.Gauge(
             "outrider_sidecar_config_info", "The snapshot in force.", ["version"], registry=self.registry
         )
@@ -118,6 +123,9 @@ class Telemetry:
 
     def upstream(self, method: str, server: str, error: str, seconds: float) -> None:
         self._client_operations.of(method, server, error).observe(seconds)  # type: ignore[union-attr]
+
+    def asked(self, server: str, method: str, decision: str) -> None:
+        self._asks.of(server, method, decision).inc()  # type: ignore[union-attr]
 
     def spent(self, server: str, tool: str, cost: float) -> None:
         self._cost.of(server, tool).inc(cost)  # type: ignore[union-attr]

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What servers ask of clients: each ask ruled on, written down and counted before it goes anywhere (R22).
+
+Called by whoever holds one: `questions` and `following` for the requests of servers of the handshake era, an attempt for the
+`input_required` results of the stateless one. It decides by `features`, carries nothing and waits for nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from outrider import audit, decision
+from outrider_sidecar import conventions, features, ids, inputs, journal, orders, records, states, telemetry
+
+_R = decision.Reason
+_COUNTED = frozenset({conventions.ELICIT, conventions.SAMPLE, conventions.LIST_ROOTS})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refused:
+    """The server's asking ends the call: `reason` and `why` are what its agent and the journal hear."""
+
+    reason: decision.Reason
+    why: str
+
+
+class Asking:
+    """`seals` makes the states that agents come back with; `identifiers` names the records."""
+
+    def __init__(
+        self, *, journal: journal.Journal, writer: records.Writer, telemetry: telemetry.Telemetry,
+        identifiers: ids.Ids, seals: states.States,
+    ) -> None:  # fmt: skip
+        self._journal = journal
+        self._writer = writer
+        self._telemetry = telemetry
+        self._ids = identifiers
+        self.states = seals
+
+    def ruling(
+        self, about: records.About, permit: decision.Permit, method: str, params: bytes, *,
+        offered: features.Capabilities,
+    ) -> features.Ruling:  # fmt: skip
+        """May this go to the client? Recorded and counted already; what cannot be recorded may not.
+
+        `about` and `permit` are those of the request the server asks in; `offered` is what its client declared.
+        """
+        ruled = features.ruling(method, params, offered=offered, allowed=permit.server.features)
+        try:
+            self._record(about, permit, method, params, ruled)
+        except journal.JournalUnavailable:
+            if permit.server.audit.on_unavailable_deny and ruled.verdict is features.Verdict.RELAY:
+                ruled = features.Ruling(features.Verdict.REFUSE, ruled.feature, "it cannot be recorded")
+        self._telemetry.asked(
+            str(permit.server.id), method if method in _COUNTED else "other", ruled.verdict.value
+        )
+        return ruled
+
+    def ruled(
+        self, order: orders.Order, payload: bytes
+    ) -> tuple[inputs.Required, tuple[features.Ruling, ...]] | Refused:
+        """The asks of an `input_required` result, each with its ruling. One that is refused refuses them all:
+
+        they are answered together or not at all.
+        """
+        try:
+            required = inputs.required(payload)
+        except inputs.Broken as broken:
+            return Refused(_R.UPSTREAM_PROTOCOL_ERROR, str(broken))
+        rulings = []
+        for ask in required.asks:
+            rulings.append(
+                self.ruling(order.about, order.permit, ask.method, ask.params, offered=order.subject.declared)
+            )
+            if rulings[-1].verdict is features.Verdict.REFUSE:
+                return Refused(_R.ASK_REFUSED, f"{ask.method[:64]}: {rulings[-1].why}")
+        return required, tuple(rulings)
+
+    def relayed(self, order: orders.Order, payload: bytes, *, after: states.State | None) -> bytes | Refused:
+        """An `input_required` result as an agent of the stateless era gets it; `after` is the state it came with."""
+        ruled = self.ruled(order, payload)
+        if isinstance(ruled, Refused):
+            return ruled
+        required, rulings = ruled
+        for each in rulings:
+            if (
+                each.verdict is features.Verdict.ANSWER
+            ):  # it was not told that it may ask, so it need not be answered
+                return Refused(_R.ASK_REFUSED, each.why)
+        state = self.states.seal(
+            order.permit.call,
+            principal=str(order.about.workload),
+            upstream=required.state,
+            after=after,
+            request=order.about.request_id,
+        )
+        if state is None:
+            why = f"it asks more than {states.ROUNDS_MAX} times, or keeps too much in its requestState"
+            return Refused(_R.ASK_REFUSED, why)
+        return inputs.result(required, state=state, server=str(order.permit.server.id))
+
+    def _record(
+        self, about: records.About, permit: decision.Permit, method: str, params: bytes, ruled: features.Ruling
+    ) -> None:  # fmt: skip
+        """A refused ask is one record; any other is an intent and its outcome, as it waits for nothing of ours."""
+        event = self._ids.next()
+        if ruled.verdict is features.Verdict.REFUSE:
+            self._journal.refusal(
+                self._writer.refused_ask(
+                    about, permit, event=event, method=method, params=params, why=ruled.why
+                )
+            )
+            return
+        self._journal.intent(self._writer.ask(about, permit, event=event, method=method, params=params))
+        answered = ruled.verdict is features.Verdict.ANSWER
+        self._journal.outcome(
+            audit.Outcome(
+                event=event,
+                request_id=about.request_id,
+                status=audit.Status.NOT_SENT if answered else audit.Status.COMPLETED,
+                reason=(_R.ASK_REFUSED if answered else _R.ALLOWED).value,
+                detail=f"answered here: {ruled.why}" if answered else "passed on to the client",
+            )
+        )
+
+
+def capabilities(offered: Mapping[str, object], permit: decision.Permit) -> dict[str, object]:
+    """What a server is told that it may ask for during a request."""
+    return features.narrowed(offered, permit.server.features) if offered else {}
