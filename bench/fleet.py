@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import random
 import statistics
 import subprocess
 import sys
@@ -37,6 +38,21 @@ PUSH_GOAL_SECONDS = 0.3
 MEMORY_GOAL_MIB = 150
 PATIENCE_SECONDS = 180.0
 _AT_ONCE = 16
+_VERBS = ("get", "list", "create", "update", "delete", "search", "export", "sync")
+_THINGS = (
+    "account",
+    "invoice",
+    "customer",
+    "order",
+    "ticket",
+    "contract",
+    "payment",
+    "shipment",
+    "report",
+    "campaign",
+    "employee",
+    "calendar",
+)
 _LINE = "{:<58}{:>10}{:>10}{:>10}   {}"
 
 
@@ -70,16 +86,22 @@ def policy(*, denied: bool) -> dict[str, Any]:
 
 def padding(kib: int) -> list[dict[str, Any]]:
     """Policies that make each snapshot about so much larger."""
-    made = []
+    dice, made = random.Random(1), []
     for number in range(kib // 5):
         rules = [
-            {"name": f"r{rule}", "effect": "Deny", "tools": [f"other-{number:03}-{rule:02}-{tool:02}-{'x' * 24}" for tool in range(10)]}
+            {"name": f"r{rule}", "effect": "Deny", "tools": [_tool(dice) for _ in range(10)]}
             for rule in range(10)
-        ]  # fmt: skip
+        ]
         made.append(
             obj("MCPToolPolicy", f"padding-{number}", {"targetRefs": [{"name": "recorder"}], "rules": rules})
         )
     return made
+
+
+def _tool(dice: random.Random) -> str:
+    """A name as tools have it: what a snapshot deflates to depends on that."""
+    verb, what = dice.choice(_VERBS), dice.choice(_THINGS)
+    return f"{verb}_{dice.choice(_THINGS)}_{what}_by_{dice.choice(_THINGS)}_{dice.randrange(1000)}"
 
 
 async def agents(cluster: apiserver.Cluster, count: int, accounts: int) -> Agents:
@@ -206,7 +228,7 @@ def enforced(home: installation.Installation, clients: Clients, count: int, roun
 def pushed(
     home: installation.Installation, clients: Clients, count: int, rounds: int
 ) -> list[tuple[float, float, int]]:
-    """Per round: seconds from the first byte at anybody to the last at everybody, from the apply to the last, and bytes of a line."""
+    """Per round: seconds from the first byte at anybody to the last at everybody, from the apply to the last, bytes of a line."""
     found = []
     for number in range(rounds):
         began = time.monotonic()
@@ -266,8 +288,8 @@ def shown(given: argparse.Namespace, found: dict[str, Any]) -> None:
     what = f"kubectl apply started -> enforced, {given.proxies} proxies"
     print(_LINE.format(what, *row, f"p99 < {ENFORCED_GOAL_SECONDS:g} s"))
     pushes = sorted(each[0] for each in found["pushed"])
-    size = found["pushed"][0][2] // 1024
-    what = f"push of {size} KiB to {given.streams} streams"
+    sent = found["pushed"][0][2] // 1024
+    what = f"push of {given.kib} KiB ({sent} deflated) to {given.streams} streams"
     middle = statistics.median(pushes)
     print(_LINE.format(what, f"{middle:.2f} s", "", f"{pushes[-1]:.2f} s", f"<= {PUSH_GOAL_SECONDS:g} s"))
     whole = sorted(each[1] for each in found["pushed"])

@@ -19,7 +19,7 @@ import time
 import urllib.parse
 from typing import Any
 
-from outrider import bind, call, decide, decision, names, testing
+from outrider import bind, call, decide, decision, names, snapshot, testing
 from outrider_sidecar import current, snapshots
 
 DIALLING_AT_ONCE = 32
@@ -71,8 +71,7 @@ class Reader(asyncio.Protocol):
     def __init__(self, index: int, request: bytes) -> None:
         self._index = index
         self._request = request
-        self._tail = b""
-        self._taken = 0
+        self._line = b""
         self._began = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -81,12 +80,12 @@ class Reader(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._began = self._began or time.monotonic()
-        self._taken += len(data)
-        if b"\n\r\n" in self._tail + data:
-            if self._taken > 10_000:
-                said(reader=self._index, bytes=self._taken, began=self._began, at=time.monotonic())
-            self._taken, self._began = 0, 0.0
-        self._tail = data[-2:]
+        self._line += data
+        if self._line.endswith(b"\n\r\n"):
+            at = time.monotonic()
+            if b'"type":"deflated"' in self._line:
+                said(reader=self._index, bytes=len(self._line), began=self._began, at=at)
+            self._line, self._began = b"", 0.0
 
     def connection_lost(self, exc: Exception | None) -> None:
         said(reader=self._index, lost=str(exc))
@@ -100,7 +99,7 @@ async def readers(given: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
 
     async def one(index: int, token: str) -> None:
-        request = f"GET /v1/config/stream?schema=2 HTTP/1.1\r\nHost: {url.netloc}\r\nAuthorization: Bearer {token}\r\n\r\n"
+        request = f"GET /v1/config/stream?schema={snapshot.SCHEMA}&deflate=1 HTTP/1.1\r\nHost: {url.netloc}\r\nAuthorization: Bearer {token}\r\n\r\n"
         async with turn:
             await loop.create_connection(
                 lambda: Reader(index, request.encode()), url.hostname, url.port, ssl=context

@@ -238,6 +238,7 @@ def test_a_line_that_is_damaged_ends_the_stream_which_is_dialled_again(line: byt
             "position": '{"files": 1}',
             "epoch": "1",
             "schema": str(snapshot.SCHEMA),
+            "deflate": "1",
         }
         assert plane.queries[-1] == held
         plane.say(offer(content(3), 3))

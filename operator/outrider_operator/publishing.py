@@ -45,11 +45,15 @@ class Source(Protocol):
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Stream:
-    """One open stream: who listens, what was offered last and how that was answered. `sent_at` is monotonic."""
+    """One open stream: who listens, what was offered last and how that was answered. `sent_at` is monotonic.
+
+    `deflate`: the reader can take offers deflated.
+    """
 
     principal: reviewer.Principal
     peer: str
     schema: int = snapshot.SCHEMA
+    deflate: bool = False
     software: str = ""
     trust: str = ""
     offered: str = ""
@@ -67,11 +71,12 @@ class Stream:
 
 
 class _Group:
-    """The streams of one workload that read one schema."""
+    """The streams of one workload that read one schema in one form."""
 
-    __slots__ = ("due", "line", "line_of", "sending", "streams")
+    __slots__ = ("_deflate", "due", "line", "line_of", "sending", "streams")
 
-    def __init__(self) -> None:
+    def __init__(self, *, deflate: bool) -> None:
+        self._deflate = deflate
         self.streams: set[Stream] = set()
         self.due: set[Stream] = set()
         self.sending = 0
@@ -85,13 +90,18 @@ class _Group:
             message = wire.SnapshotOffer(
                 version=offer.version, position=dict(offer.position), content=wire.raw(offer.content)
             )
-            self.line, self.line_of = wire.encode(message), made_of
+            self.line = wire.encode(wire.deflated(message) if self._deflate else message)
+            self.line_of = made_of
         return self.line
 
     def forget(self) -> None:
         """A thousand workloads' lines are not kept for nobody."""
         if not self.due and not self.sending:
             self.line, self.line_of = b"", None
+
+
+_Form = tuple[int, bool]
+"""How an offer is written: in which schema, and whether deflated."""
 
 
 class Publisher:
@@ -105,7 +115,7 @@ class Publisher:
         answered: Callable[[wire.Ack, float | None], None] | None = None,
     ) -> None:
         self._source = source
-        self._groups: dict[Subject, dict[int, _Group]] = {}
+        self._groups: dict[Subject, dict[_Form, _Group]] = {}
         self._listening: dict[reviewer.Principal, list[Stream]] = {}
         self._answered = answered
         self.book = book if book is not None else receipts.Book()
@@ -135,7 +145,10 @@ class Publisher:
         """A stream begins."""
         self.streams[stream] = None
         groups = self._groups.setdefault(stream.principal.subject, {})
-        groups.setdefault(stream.schema, _Group()).streams.add(stream)
+        form = stream.schema, stream.deflate
+        if form not in groups:
+            groups[form] = _Group(deflate=stream.deflate)
+        groups[form].streams.add(stream)
         self._listening.setdefault(stream.principal, []).append(stream)
         self.book.opened(stream.principal, stream.schema, stream.software, stream.trust)
         if self.draining:
@@ -148,15 +161,18 @@ class Publisher:
         if not self._listening[stream.principal]:
             del self._listening[stream.principal]
         groups = self._groups[stream.principal.subject]
-        group = groups[stream.schema]
+        group = groups[stream.schema, stream.deflate]
         group.streams.discard(stream)
         group.due.discard(stream)
         group.forget()
         if not group.streams:
-            del groups[stream.schema]
+            del groups[stream.schema, stream.deflate]
         if not groups:
             del self._groups[stream.principal.subject]
         self.book.closed(stream.principal)
+
+    def _group(self, stream: Stream) -> _Group:
+        return self._groups[stream.principal.subject][stream.schema, stream.deflate]
 
     async def refresh(self, subjects: Iterable[Subject] | None = None) -> int:
         """Wakes the streams of these workloads (None: of all) whose newest offer is another; says how many.
@@ -173,7 +189,7 @@ class Publisher:
     def wake(self, subject: Subject) -> int:
         """The same for one workload, at once."""
         woken = 0
-        for schema, group in self._groups.get(subject, {}).items():
+        for (schema, _), group in self._groups.get(subject, {}).items():
             offer = self._source.offer(subject, schema)
             if offer is None:
                 continue
@@ -192,7 +208,7 @@ class Publisher:
         """Notes what is about to be said: the answer may arrive before the line has left. `held`: the reader has it already."""
         stream.offered, stream.position, stream.refusal = offer.version, offer.position, None
         stream.sent_at = time.monotonic()
-        group = self._groups[stream.principal.subject][stream.schema]
+        group = self._group(stream)
         group.due.discard(stream)
         self.book.offered(stream.principal, offer.version, offer.position, offer.unexpressed)
         if held:
@@ -202,7 +218,7 @@ class Publisher:
     @contextlib.contextmanager
     def line(self, stream: Stream, offer: Offer) -> Iterator[bytes]:
         """The offer's line while it is being sent; one for all who are sent it at a time."""
-        group = self._groups[stream.principal.subject][stream.schema]
+        group = self._group(stream)
         group.sending += 1
         try:
             yield group.line_for(offer)

@@ -203,6 +203,7 @@ class _Doors:
             principal=who,
             peer=_peer(request),
             schema=held.schema,
+            deflate=held.deflate,
             software=held.software,
             trust=held.trust,
         )
@@ -279,13 +280,14 @@ class _Doors:
 class _Held:
     """What the sidecar says of itself: what it holds, its position and epoch, what it reads, trusts and is."""
 
-    __slots__ = ("_epoch", "position", "schema", "software", "trust", "version")
+    __slots__ = ("_epoch", "deflate", "position", "schema", "software", "trust", "version")
 
     def __init__(self, version: str, position: dict[str, int], epoch: int | None) -> None:
         self.version = version
         self.position = position
         self._epoch = epoch
         self.schema = snapshot.SCHEMA
+        self.deflate = False
         self.software = ""
         self.trust = ""
 
@@ -322,6 +324,7 @@ def _held(request: web.Request) -> _Held | str:
         return 'position is a JSON object of counters, such as {"files":3}'
     found = _Held(version, position, int(epoch) if epoch else None)
     agent = re.match(r"outrider-sidecar/([A-Za-z0-9.+-]{1,40})", request.headers.get(hdrs.USER_AGENT, ""))
+    found.deflate = query.get("deflate") == "1"
     found.schema, found.trust, found.software = int(schema), trust, agent[1] if agent else ""
     return found
 

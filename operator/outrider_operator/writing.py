@@ -15,8 +15,8 @@ from aiohttp import abc
 TLS_BUFFER_BYTES = 4_096
 """CPython gives every TLS connection a read buffer of 256 KiB; with a thousand of them that is what an operator's memory is."""
 
-_SLICE_BYTES = 12_000
-"""For each connection OpenSSL keeps a buffer of the largest piece it was ever given, and a third more: 16 KiB for this."""
+_SLICE_BYTES = 8_000
+"""For each connection OpenSSL keeps a buffer of the largest piece it was ever given, and a third more: 12 KiB for this."""
 
 _LAST_BYTES = 1
 

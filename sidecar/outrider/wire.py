@@ -8,6 +8,7 @@ the path of what it could not accept: what is not understood is never ignored.
 from __future__ import annotations
 
 import hashlib
+import zlib
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -16,6 +17,12 @@ from outrider import snapshot
 from outrider.skew import downgrade as downgrade  # noqa: PLC0414 -- part of what this module offers
 
 LINE_END = b"\n"
+
+CONTENT_BYTES_MAX = 64 * 1024 * 1024
+"""What a deflated offer may become: a few bytes of it can ask for any amount of memory."""
+
+_DEFLATE_LEVEL = 3
+"""Rules are repetitive: more effort makes them hardly smaller, and a change waits for it."""
 
 _Position = dict[
     Annotated[str, msgspec.Meta(min_length=1, max_length=64)],
@@ -61,6 +68,14 @@ class SnapshotOffer(Message, frozen=True, kw_only=True, tag="snapshot"):
     version: _Version
     position: _Position
     content: msgspec.Raw
+
+
+class Deflated(Message, frozen=True, kw_only=True):
+    """A `snapshot` whose content is deflated (RFC 1950), for a sidecar that says it can read that."""
+
+    version: _Version
+    position: _Position
+    content: bytes
 
 
 class Unchanged(Message, frozen=True, kw_only=True):
@@ -112,7 +127,7 @@ class Ack(Message, frozen=True, kw_only=True):
     generation: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
 
 
-AnyMessage = Hello | SnapshotOffer | Unchanged | Ping | GoAway | Behind | Trust | Trusted | Ack
+AnyMessage = Hello | SnapshotOffer | Deflated | Unchanged | Ping | GoAway | Behind | Trust | Trusted | Ack
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 _message_decoder: msgspec.json.Decoder[AnyMessage] = msgspec.json.Decoder(AnyMessage)
@@ -145,15 +160,36 @@ def encode(message: AnyMessage) -> bytes:
     return _encoder.encode(message) + LINE_END
 
 
+def deflated(offer: SnapshotOffer) -> Deflated:
+    """The same offer in fewer bytes."""
+    content = zlib.compress(bytes(offer.content), _DEFLATE_LEVEL)
+    return Deflated(version=offer.version, position=offer.position, content=content)
+
+
 def decode(line: bytes) -> AnyMessage:
-    """The message of one line, with or without its end. An offer's content must have its version as digest.
+    """The message of one line, with or without its end; an offer is inflated, and its content must have its version as digest.
 
     Raises WireError.
     """
     message = _decoded(_message_decoder, line)
+    if isinstance(message, Deflated):
+        content = raw(_inflated(message.content))
+        message = SnapshotOffer(version=message.version, position=message.position, content=content)
     if isinstance(message, SnapshotOffer) and snapshot.digest(bytes(message.content)) != message.version:
         raise WireError("$.version", "the version is not the digest of the content")
     return message
+
+
+def _inflated(content: bytes) -> bytes:
+    reader = zlib.decompressobj()
+    try:
+        made = reader.decompress(content, CONTENT_BYTES_MAX)
+    except zlib.error as error:
+        raise WireError("$.content", f"it cannot be inflated: {error}") from None
+    if not reader.eof or reader.unused_data:
+        # Cut off, followed by something, or larger than it may become.
+        raise WireError("$.content", f"it is not one deflated text of at most {CONTENT_BYTES_MAX} bytes")
+    return made
 
 
 def decode_snapshot(content: bytes) -> snapshot.Snapshot:

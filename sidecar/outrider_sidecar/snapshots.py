@@ -29,7 +29,7 @@ from outrider_sidecar import blame, current, telemetry, trust
 
 log = logging.getLogger("outrider")
 
-LINE_BYTES_MAX = 64 * 1024 * 1024
+LINE_BYTES_MAX = wire.CONTENT_BYTES_MAX
 """A snapshot line above this is refused; 10,000 rules are about 2 MB."""
 
 _PINGS_MISSED_MAX = 3
@@ -183,6 +183,7 @@ class Config:
         assert self._session is not None, "dialling has begun"
         query = {
             "schema": str(snapshot.SCHEMA),
+            "deflate": "1",
             "version": self._version,
             "position": json.dumps(dict(self._position)),
             "epoch": "" if self._current.bound is None else str(self._current.bound.snapshot.epoch),
