@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from outrider import catalog, decision, names, testing
-from outrider_sidecar import lists
+from outrider import call, catalog, decision, names, testing
+from outrider_sidecar import introductions, lists
 
 A, B = names.ServerId("x", "a"), names.ServerId("x", "b")
+TOOL, PROMPT, RESOURCE = call.Kind
+MET = introductions.Introduction("a", "1", (), frozenset({"tools"}))
 
 
 class Source:
@@ -18,6 +20,7 @@ class Source:
     def __init__(self) -> None:
         self.now = 0.0
         self.asked: list[names.ServerId] = []
+        self.kinds: list[call.Kind] = []
         self.down: set[names.ServerId] = set()
         self.ttl: float | None = None
         self.gate = asyncio.Event()
@@ -25,12 +28,13 @@ class Source:
         self.seen: dict[names.ServerId, catalog.Definitions] = {}
         self.lists = lists.Lists(fetch=self.fetch, observed=self.seen.__setitem__, clock=lambda: self.now)
 
-    async def fetch(self, server: names.ServerId) -> lists.Listing:
+    async def fetch(self, server: names.ServerId, kind: call.Kind) -> lists.Listing:
         self.asked.append(server)
+        self.kinds.append(kind)
         await self.gate.wait()
         if server in self.down:
             raise lists.ListingFailed(decision.Reason.UPSTREAM_UNREACHABLE, "connection refused")
-        return lists.Listing(testing.tools("query"), self.ttl)
+        return lists.Listing(testing.tools("query"), self.ttl, MET)
 
 
 def run(scenario: Any) -> None:
@@ -99,7 +103,7 @@ def test_a_dead_server_is_left_alone_for_a_moment_and_says_why() -> None:
 def test_one_dead_server_keeps_no_other_from_being_warmed() -> None:
     async def scenario(source: Source) -> None:
         source.down.add(A)
-        await source.lists.warm([A, B])
+        await source.lists.warm([(A, TOOL), (B, TOOL)])
         assert list(source.seen) == [B]
 
     run(scenario)
@@ -107,7 +111,7 @@ def test_one_dead_server_keeps_no_other_from_being_warmed() -> None:
 
 def test_a_server_that_left_the_snapshot_is_forgotten() -> None:
     async def scenario(source: Source) -> None:
-        await source.lists.warm([A, B])
+        await source.lists.warm([(A, TOOL), (B, TOOL)])
         source.lists.keep([A, B], moved=[B])
         source.lists.touch(A)
         source.lists.touch(B)
@@ -119,7 +123,7 @@ def test_a_server_that_left_the_snapshot_is_forgotten() -> None:
 
 def test_a_bug_is_told_to_whoever_waits_logged_once_and_not_repeated_at_once(caplog: Any) -> None:
     async def scenario(source: Source) -> None:
-        async def broken(server: names.ServerId) -> lists.Listing:
+        async def broken(server: names.ServerId, _kind: call.Kind) -> lists.Listing:
             source.asked.append(server)
             raise TypeError("secret")
 
@@ -143,3 +147,93 @@ def test_a_bug_is_told_to_whoever_waits_logged_once_and_not_repeated_at_once(cap
             await subject.close()
 
     run(scenario)
+
+
+def test_each_kind_is_fetched_for_itself_and_the_slow_one_keeps_no_other_waiting() -> None:
+    async def scenario(source: Source) -> None:
+        assert await source.lists.ensure(A, TOOL) is None
+        source.gate.clear()
+        assert (
+            await source.lists.ensure(A, PROMPT, seconds=0.01)
+        ).reason is decision.Reason.UPSTREAM_NOT_READY
+        assert await source.lists.ensure(A, TOOL, seconds=0.01) is None
+        source.gate.set()
+        assert await source.lists.ensure(A, PROMPT) is None
+        assert source.kinds == [TOOL, PROMPT]
+
+    run(scenario)
+
+
+def test_a_list_that_changed_is_fetched_again_and_one_that_nobody_knows_is_not() -> None:
+    async def scenario(source: Source) -> None:
+        source.lists.changed(A, PROMPT)
+        await source.lists.ensure(A, TOOL)
+        source.now = 30.0
+        source.lists.changed(A, PROMPT)
+        source.lists.changed(A, TOOL)
+        await asyncio.sleep(0.01)
+        assert source.kinds == [TOOL, TOOL]
+
+    run(scenario)
+
+
+def test_a_change_while_a_list_is_under_way_makes_it_be_fetched_once_more() -> None:
+    async def scenario(source: Source) -> None:
+        source.gate.clear()
+        source.lists.touch(A)
+        await asyncio.sleep(0)
+        for _ in range(3):
+            source.lists.changed(A, TOOL)
+        source.now = 10.0
+        source.gate.set()
+        await source.lists.ensure(A)
+        await asyncio.sleep(0.01)
+        await source.lists.ensure(A)
+        assert source.kinds == [TOOL, TOOL]
+
+    run(scenario)
+
+
+def test_a_server_that_cries_change_all_the_time_is_asked_no_more_than_once_a_second() -> None:
+    async def scenario(source: Source) -> None:
+        await source.lists.ensure(A)
+        for tenths in range(1, 10):
+            source.now = tenths / 10
+            source.lists.changed(A, TOOL)
+            await asyncio.sleep(0)
+        assert source.kinds == [TOOL]
+        source.now = lists.CHANGED_SECONDS_MIN
+        source.lists.touch(A)
+        await source.lists.ensure(A)
+        assert source.kinds == [TOOL, TOOL]
+
+    run(scenario)
+
+
+def test_what_a_server_said_of_itself_is_known_until_it_leaves() -> None:
+    async def scenario(source: Source) -> None:
+        assert source.lists.introduction(A).capabilities is None
+        await source.lists.ensure(A)
+        assert source.lists.introduction(A) is MET
+        source.lists.keep([A], moved=[A])
+        assert source.lists.introduction(A).capabilities is None
+
+    run(scenario)
+
+
+def test_a_kind_that_is_learned_joins_what_is_known_of_the_others() -> None:
+    def part(kind: call.Kind, **found: Any) -> catalog.Definitions:
+        dropped = (catalog.Dropped(f"bad {kind.value}", catalog.findings.Reason.DUPLICATE_NAME, "", kind),)
+        return catalog.Definitions(**found, dropped=dropped, unobserved=frozenset(call.Kind) - {kind})
+
+    tool, prompt, other = (catalog.Definition(name, b"{}", None) for name in ("tool", "prompt", "other"))
+    tools, prompts = part(TOOL, tools=(tool,)), part(PROMPT, prompts=(prompt,))
+    assert lists.joined(None, tools) == tools
+    both = lists.joined(tools, prompts)
+    assert (both.tools, both.prompts, both.unobserved) == ((tool,), (prompt,), {RESOURCE})
+    assert [each.name for each in both.dropped] == ["bad Tool", "bad Prompt"]
+    again = lists.joined(both, part(TOOL, tools=(other,)))
+    assert (again.tools, again.prompts, len(again.dropped)) == ((other,), (prompt,), 2)
+    whole = catalog.Definitions(tools=(tool,))
+    assert lists.joined(both, whole) is whole
+    assert lists.joined(whole, prompts).unobserved == frozenset()

@@ -249,8 +249,8 @@ def test_a_server_that_is_down_at_first_contact_is_an_outage_and_recovers(era: s
 @pytest.mark.parametrize(
     ("modern", "method", "status"),
     [
-        (True, "resources/list", 404), (True, "initialize", 404), (True, "ping", 404), (True, "Tools/Call", 404),
-        (False, "resources/list", 200), (False, "server/discover", 200), (False, "logging/setLevel", 200),
+        (True, "tasks/list", 404), (True, "initialize", 404), (True, "ping", 404), (True, "Tools/Call", 404),
+        (False, "tasks/list", 200), (False, "server/discover", 200), (False, "logging/setLevel", 200),
     ],
 )  # fmt: skip
 def test_a_method_that_is_not_relayed_is_unknown(modern: bool, method: str, status: int) -> None:
@@ -263,7 +263,7 @@ def test_a_method_that_is_not_relayed_is_unknown(modern: bool, method: str, stat
     proxies.run(scenario)
 
 
-def test_who_we_are_is_answered_at_once_and_truthfully() -> None:
+def test_who_we_are_is_answered_truthfully_once_the_server_has_been_met() -> None:
     async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
         told = await world.ask(proxies.request("server/discover"))
         assert told.result["supportedVersions"] == [mcp.MODERN]
@@ -278,7 +278,7 @@ def test_who_we_are_is_answered_at_once_and_truthfully() -> None:
         assert greeted.result["protocolVersion"] == "2025-06-18"
         assert greeted.headers["mcp-session-id"]
         assert (await world.ask(proxies.request("ping"), modern=False)).result == {}
-        assert peer.seen == []  # nobody had to be asked
+        assert [seen.method for seen in peer.seen] == ["server/discover", "tools/list"]  # once, for everybody
 
     proxies.run(scenario)
 

@@ -10,11 +10,11 @@ import pytest
 from tests import proxies
 from tests.servers import mcp
 
-from outrider import names, snapshot, testing
-from outrider_sidecar import lists, pipeline
+from outrider import call, names, snapshot, testing
+from outrider_sidecar import lists, showing
 
 STRANGER = names.ServerId("mallory", "bait")
-PATIENCE = pipeline.LIST_SECONDS_MAX
+PATIENCE = showing.SECONDS_MAX
 
 
 def merged(told: proxies.Told) -> list[str]:
@@ -50,7 +50,7 @@ def test_a_server_that_only_one_side_allows_is_never_dialled_and_does_not_exist(
     async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
         bait = proxies.a_view(peer, *rules, id=STRANGER, consumer_key_needed=True)
         world.apply(bait)
-        await world.lists.warm([STRANGER])
+        await world.lists.warm([(STRANGER, call.Kind.TOOL)])
         path = f"/{STRANGER.namespace}/{STRANGER.name}/mcp"
         for body in (
             proxies.request("tools/list"),

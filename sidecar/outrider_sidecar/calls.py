@@ -106,7 +106,8 @@ class Calls:
         """Fetches what the decision needs and decides again; a server that cannot be listed cannot be called."""
         server = subject.server
         deadline = visit.request.received + bound.servers[server].view.endpoint.call_seconds
-        failed = await self._catalogue.ensure(server, seconds=max(0.0, deadline - self._parts.clock()))
+        left = max(0.0, deadline - self._parts.clock())
+        failed = await self._catalogue.ensure(server, subject.kind, seconds=left)
         now = self._current.bound
         assert now is not None
         if failed is not None or needs >= _NEEDS_MAX:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from outrider import bind, catalog, names
+from outrider_sidecar import lists
 
 
 @dataclasses.dataclass(slots=True)
@@ -19,10 +20,10 @@ class Current:
     definitions: dict[names.ServerId, catalog.Definitions] = dataclasses.field(default_factory=dict)
 
     def observed(self, server: names.ServerId, found: catalog.Definitions) -> None:
-        """A server's list has arrived: swap in a Bound that has it."""
-        self.definitions[server] = found
+        """A server's list has arrived, of every kind or of one: swap in a Bound that has it beside what is known of the others."""
+        self.definitions[server] = known = lists.joined(self.definitions.get(server), found)
         if self.bound is not None:
-            self.bound = self.bound.with_definitions(server, found)
+            self.bound = self.bound.with_definitions(server, known)
 
     def swap(self, fresh: bind.Bound) -> None:
         """A snapshot is in force from here on. Definitions it was not bound with (of servers that left or moved) are forgotten."""

@@ -28,7 +28,7 @@ RESOURCES: Final = "resources"
 COMPLETIONS: Final = "completions"
 LOGGING: Final = "logging"
 SUBSCRIBE: Final = "resources.subscribe"
-_KNOWN = {
+KNOWN: Final = {
     TOOLS: ("listChanged",),
     PROMPTS: ("listChanged",),
     RESOURCES: ("listChanged", "subscribe"),
@@ -82,7 +82,7 @@ def greeted(answer: jsonrpc.Answer, spoken: str) -> Introduction:
 def _capabilities(parts: dict[str, bytes]) -> frozenset[str]:
     said = _members(parts.get("capabilities", b""))
     found = set()
-    for name, flags in _KNOWN.items():
+    for name, flags in KNOWN.items():
         if said.get(name, b"").startswith(b"{"):
             inside = _members(said[name])
             found |= {name, *(f"{name}.{flag}" for flag in flags if inside.get(flag) == b"true")}

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers that need no server: who we are, and what can be called here.
+"""Answers that need no server: who we are, what can be done here, and what there is.
 
-Called by the pipeline. What a list shows is `decide.listed`, in the servers' order; a cursor is an offset into exactly one
-version of that list, so that a page never mixes two.
+Called by showing. Pure. What a list shows is `decide.listed` and `decide.templates`, in the servers' order; a cursor is an offset
+into exactly one version of that list, so that a page never mixes two. What is declared is what a server has, and we relay, and
+this caller could reach: never more, and never tasks, extensions or experiments.
 """
 
 from __future__ import annotations
@@ -12,19 +13,33 @@ import binascii
 import hashlib
 import itertools
 import json
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Final
 
 import msgspec
 
-from outrider import bind, decide, names, snapshot
-from outrider_sidecar import conventions, jsonrpc
+from outrider import bind, call, catalog, decide, names, snapshot
+from outrider_sidecar import conventions, introductions, jsonrpc
 
-PAGE_TOOLS_MAX = 1_000
+PAGE_ENTRIES_MAX = 1_000
 LIST_TTL_MILLISECONDS = 5_000
 """How long a modern agent may keep a list: policies change, and a revocation must be seen soon."""
 
-_CAPABILITIES: dict[str, Any] = {"tools": {}}
+LIST_CHANGED: Final = "listChanged"
+RELAYED: Final[frozenset[str]] = frozenset(
+    {introductions.TOOLS, introductions.PROMPTS, introductions.RESOURCES, introductions.COMPLETIONS}
+)
+"""Of what servers have, what reaches agents: capabilities, and `listChanged`, which is said of every list or of none."""
+
+_KINDS = {
+    introductions.TOOLS: call.Kind.TOOL,
+    introductions.PROMPTS: call.Kind.PROMPT,
+    introductions.RESOURCES: call.Kind.RESOURCE,
+}
 _CURSOR_CHARACTERS_MAX = 128
+
+Met = Callable[[names.ServerId], introductions.Introduction]
+"""What a server has said of itself."""
 
 
 def server_of(path: str) -> names.ServerId | None:
@@ -35,50 +50,109 @@ def server_of(path: str) -> names.ServerId | None:
     return names.server_id(f"{parts[1]}/{parts[2]}")
 
 
-def initialized(view: snapshot.ServerView | None, version: str) -> bytes:
-    """The result of `initialize`; `view` None is the merged endpoint."""
+def initialized(bound: bind.Bound, server: names.ServerId | None, met: Met, *, version: str) -> bytes:
+    """The result of `initialize`; `server` None is the merged endpoint."""
     return msgspec.json.encode(
-        {"protocolVersion": version, "capabilities": _CAPABILITIES, "serverInfo": _info(view)}
+        {
+            "protocolVersion": version,
+            "capabilities": capabilities(bound, server, met),
+            "serverInfo": _info(bound, server),
+            **_instructions(bound, server, met),
+        }
     )
 
 
-def discovered(view: snapshot.ServerView | None) -> bytes:
+def discovered(bound: bind.Bound, server: names.ServerId | None, met: Met) -> bytes:
     """The result of `server/discover`."""
     return msgspec.json.encode(
         {
             "resultType": "complete",
             "supportedVersions": [conventions.MODERN],
-            "capabilities": _CAPABILITIES,
+            "capabilities": capabilities(bound, server, met),
+            **_instructions(bound, server, met),
             "ttlMs": LIST_TTL_MILLISECONDS,
             "cacheScope": "private",
-            "_meta": {conventions.META_SERVER_INFO: _info(view)},
+            "_meta": {conventions.META_SERVER_INFO: _info(bound, server)},
         }
     )
 
 
-def _info(view: snapshot.ServerView | None) -> dict[str, str]:
-    if view is None:
+def capabilities(
+    bound: bind.Bound, server: names.ServerId | None, met: Met, *, relayed: Collection[str] = RELAYED
+) -> dict[str, Any]:
+    """What is declared; a server that has not been met yet counts as one that has everything.
+
+    The merged endpoint has no resources: their URIs belong to one server.
+    """
+    shown = bound.servers if server is None else {server: bound.servers[server]}
+    having: set[str] = {introductions.TOOLS} if server is None else set()
+    for server_id, held in shown.items():
+        having |= _having(held, met(server_id), relayed)
+    if server is None:
+        having -= {introductions.RESOURCES, introductions.SUBSCRIBE}
+    told: dict[str, Any] = {name: {} for name in introductions.KNOWN if name in having}
+    if LIST_CHANGED in relayed:
+        told |= {name: {LIST_CHANGED: True} for name in _KINDS if name in having}
+    if introductions.SUBSCRIBE in having:
+        told[introductions.RESOURCES] |= {"subscribe": True}
+    return told
+
+
+def _having(held: bind.BoundServer, met: introductions.Introduction, relayed: Collection[str]) -> set[str]:
+    """What one server has for this caller."""
+    unmet = met.capabilities is None
+    had = {each for each in relayed if unmet or met.has(each)}
+    kinds = {name for name, kind in _KINDS.items() if name in had and kind in held.index.opens}
+    if not unmet and not any(met.has(name) for name in _KINDS):
+        kinds = {introductions.TOOLS} & set(
+            relayed
+        )  # it says nothing, and is asked for its tools all the same
+    found = kinds | (had & {introductions.LOGGING} if kinds else set())
+    if kinds & {introductions.PROMPTS, introductions.RESOURCES}:
+        found |= had & {introductions.COMPLETIONS}
+    if introductions.RESOURCES in kinds:
+        found |= had & {introductions.SUBSCRIBE}
+    return found
+
+
+def _instructions(bound: bind.Bound, server: names.ServerId | None, met: Met) -> dict[str, str]:
+    """How a server wants to be used goes to agents only when its entry passes that, and never where servers are merged."""
+    if server is None or not bound.servers[server].view.instructions:
+        return {}
+    text = met(server).instructions
+    return {"instructions": text} if text else {}
+
+
+def _info(bound: bind.Bound, server: names.ServerId | None) -> dict[str, str]:
+    if server is None:
         return {"name": "outrider", "version": conventions.CLIENT_VERSION}
+    view: snapshot.ServerView = bound.servers[server].view
     info = {"name": view.id.name, "version": view.version or "0"}
     return info | ({"title": view.title} if view.title else {})
 
 
-def page(bound: bind.Bound, server: names.ServerId | None, cursor: object, *, modern: bool) -> bytes | None:
-    """One page of what can be called; None when the cursor is not one of this list."""
-    seen = list(decide.listed(bound, server))
-    version = hashlib.sha256(
-        b"\0".join([str(server).encode(), *(target.exposed.encode() for target in seen)])
-    ).hexdigest()[:16]
+def page(
+    bound: bind.Bound,
+    server: names.ServerId | None,
+    cursor: object,
+    *,
+    modern: bool,
+    form: catalog.Form = catalog.Form.TOOLS,
+) -> bytes | None:
+    """One page of what could be called, got or read; None when the cursor is not one of this list."""
+    seen = list(_seen(bound, server, form))
+    told = (str(bound.snapshot.workload), form.value, str(server), *(target.exposed for target in seen))
+    version = hashlib.sha256(b"\0".join(each.encode() for each in told)).hexdigest()[:16]
     start = 0 if cursor is None else _offset(cursor, version)
     if start is None or start > len(seen):
         return None
     shown = [
         _definition(target, merged=server is None)
-        for target in itertools.islice(seen, start, start + PAGE_TOOLS_MAX)
+        for target in itertools.islice(seen, start, start + PAGE_ENTRIES_MAX)
     ]
-    parts = {"tools": b"[" + b",".join(shown) + b"]"}
-    if start + PAGE_TOOLS_MAX < len(seen):
-        parts["nextCursor"] = json.dumps(_cursor(start + PAGE_TOOLS_MAX, version)).encode()
+    parts = {form.value: b"[" + b",".join(shown) + b"]"}
+    if start + PAGE_ENTRIES_MAX < len(seen):
+        parts["nextCursor"] = json.dumps(_cursor(start + PAGE_ENTRIES_MAX, version)).encode()
     if modern:
         parts |= {
             "resultType": b'"complete"',
@@ -88,8 +162,16 @@ def page(bound: bind.Bound, server: names.ServerId | None, cursor: object, *, mo
     return jsonrpc.spliced(parts)
 
 
+def _seen(bound: bind.Bound, server: names.ServerId | None, form: catalog.Form) -> Iterator[bind.Target]:
+    if form.kind is call.Kind.RESOURCE and server is None:
+        return iter(())
+    if form is catalog.Form.TEMPLATES:
+        return decide.templates(bound, server)
+    return decide.listed(bound, server, form.kind)
+
+
 def _definition(target: bind.Target, *, merged: bool) -> bytes:
-    """The server's own bytes; on the merged endpoint with the exposed name."""
+    """The server's own bytes; on the merged endpoint with the exposed name, for that is what it is called by there."""
     assert target.definition is not None
     if not merged:
         return target.definition.raw

@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from outrider import bind, budgets, catalog, decide, names, snapshot
+from outrider import bind, budgets, call, catalog, decide, names, snapshot
 from outrider_sidecar import (
     addresses,
     admin,
@@ -213,7 +213,12 @@ class Proxy:
         )
         self._servers.keep(bound)
         self._telling.keep(bound.servers)
-        active = [key for key, held in bound.servers.items() if decide.asked(held)]
+        active = [
+            (key, kind)
+            for key, held in bound.servers.items()
+            for kind in call.Kind
+            if decide.asked(held, kind)
+        ]
         self._spawn(self._lists.warm(active))
         gc.freeze()
         log.info(
@@ -222,9 +227,11 @@ class Proxy:
         )
 
     def _observed(self, server: names.ServerId, found: catalog.Definitions) -> None:
+        """A server has listed one kind. The operator is told of tools alone by sidecars; the rest is the prober's to tell."""
         self._current.observed(server, found)
         self._telemetry.dropped(str(server), len(found.dropped))
-        self._spawn(self._telling.listed(server, found, introductions.Introduction()))
+        if call.Kind.TOOL not in found.unobserved:
+            self._spawn(self._telling.listed(server, found, introductions.Introduction()))
         held = self._current.bound.servers.get(server) if self._current.bound is not None else None
         for finding in bind.objections(held, found)[:FINDINGS_LOGGED_MAX] if held is not None else ():
             if self._is_news(str(finding)):

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from outrider import bind, decide, decision, names
+from outrider import bind, decision, names
 from outrider_sidecar import (
     agents,
     answers,
@@ -28,14 +28,13 @@ from outrider_sidecar import (
     orders,
     refusals,
     sessions,
+    showing,
     streams,
     visits,
 )
 from outrider_sidecar import current as in_force
 
 _R = decision.Reason
-LIST_SECONDS_MAX = 3.0
-"""How long a list waits for servers that were never listed, from when they were first asked."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,6 +68,7 @@ class Pipeline:
         self.calls = calls.Calls(
             parts, self.desk, current, gate.catalogue, call_later=gate.call_later, calls_max=limits.calls_max
         )
+        self._showing = showing.Showing(gate.catalogue, current, self.desk, self._answer)
         self._requests = self._served()
         self._notifications: Mapping[str, visits.Listener] = {conventions.CANCELLED: self._cancelled}
 
@@ -76,13 +76,13 @@ class Pipeline:
         """Who serves which method, by whether the agent is of the stateless era. What is not here is unknown (R6)."""
         both: dict[str, visits.Handler] = {
             **dict.fromkeys(governed.METHODS, self.calls.begin),
-            conventions.LIST_TOOLS: self._list,
+            **dict.fromkeys(showing.FORMS, self._showing.enumerate),
         }
         legacy: dict[str, visits.Handler] = {
             conventions.INITIALIZE: self._initialize,
             conventions.PING: lambda visit, _bound: self._answer(visit, b"{}"),
         }
-        modern: dict[str, visits.Handler] = {conventions.DISCOVER: self._discover}
+        modern: dict[str, visits.Handler] = {conventions.DISCOVER: self._showing.introduce}
         return {
             **{(method, era): handler for method, handler in both.items() for era in (False, True)},
             **{(method, False): handler for method, handler in legacy.items()},
@@ -171,61 +171,21 @@ class Pipeline:
             visit.subject.message.method, "", "", self._parts.clock() - visit.request.received
         )
 
-    def _initialize(self, visit: visits.Visit, bound: bind.Bound) -> None:
+    def _initialize(self, visit: visits.Visit, bound: bind.Bound) -> showing.Waiting:
+        return self._showing.introduce(visit, bound, self._opened)
+
+    def _opened(self, visit: visits.Visit, raw: bytes) -> None:
+        """The answer to `initialize`, with a session of its own."""
         sealed, _ = self.agents.open(
             version=visit.subject.version,
             principal=self._intake.principal,
             endpoint=visit.endpoint,
             capabilities=agents.declared(visit.subject.message.params.get("capabilities")),
         )
-        view = None if visit.server is None else bound.servers[visit.server].view
-        raw = local.initialized(view, visit.subject.version)
         self._answer(visit, raw, (conventions.HEADER_SESSION, sealed.encode()))
-
-    def _discover(self, visit: visits.Visit, bound: bind.Bound) -> None:
-        view = None if visit.server is None else bound.servers[visit.server].view
-        self._answer(visit, local.discovered(view))
 
     def _cancelled(self, visit: visits.Visit, _bound: bind.Bound) -> None:
         """Only within a session: one that names none could mean anybody's call."""
         id_ = visit.subject.message.params.get("requestId")
         if visit.agent is not None and isinstance(id_, str | int) and not isinstance(id_, bool):
             self.calls.cancel(visit.agent, id_)
-
-    # Lists ------------------------------------------------------------------------------------------------------------
-
-    def _list(self, visit: visits.Visit, bound: bind.Bound) -> Coroutine[Any, Any, None] | None:
-        chosen = list(bound.servers) if visit.server is None else [visit.server]
-        wanted = [each for each in chosen if decide.asked(bound.servers[each])]
-        for server in wanted:
-            self._gate.catalogue.touch(server)
-        missing = [server for server in wanted if bound.servers[server].targets is None]
-        if missing:
-            return self._once_observed(visit, missing)
-        self._page(visit, bound)
-        return None
-
-    async def _once_observed(self, visit: visits.Visit, missing: list[names.ServerId]) -> None:
-        """Waits for the lists of servers that nobody has asked yet. One that is down is left out of the merged list."""
-        await self._gate.catalogue.patiently(missing, seconds=LIST_SECONDS_MAX)
-        bound = self._current.bound
-        assert bound is not None
-        if visit.server is None:
-            self._page(visit, bound)
-        elif not self._visible(bound, visit.server):
-            self.desk.server(visit)
-        elif (
-            failed := await self._gate.catalogue.ensure(visit.server, seconds=LIST_SECONDS_MAX)
-        ) is not None:
-            self.desk.method(visit, decision.Objection(failed.reason, visible=True))
-        else:
-            self._page(visit, bound)
-
-    def _page(self, visit: visits.Visit, bound: bind.Bound) -> None:
-        cursor = visit.subject.message.params.get("cursor")
-        raw = local.page(bound, visit.server, cursor, modern=visit.subject.modern)
-        if raw is None:
-            error = jsonrpc.error(visit.subject.id, conventions.INVALID_PARAMS, "unknown cursor")
-            answers.json(error).give(visit.reply)
-            return
-        self._answer(visit, raw)

@@ -126,8 +126,8 @@ class Prober:
     async def _visit(self, server: names.ServerId) -> float | None:
         """One visit, told; as `rounds.Visit`."""
         try:
-            listing, who = await self._servers.visit(server)
-            await self._telling.listed(server, listing.definitions, who, always=True)
+            listing = await self._servers.visit(server)
+            await self._telling.listed(server, listing.definitions, listing.introduction, always=True)
         except lists.ListingFailed as failure:
             self._failed(server, failure.reason, failure.text)
             return None

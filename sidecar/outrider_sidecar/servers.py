@@ -8,10 +8,11 @@ first; everybody else waits for the same answer. Everything sent from here carri
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Callable
 
-from outrider import bind, decide, decision, names, snapshot
+from outrider import bind, call, decide, decision, names, snapshot
 from outrider_sidecar import (
     conventions,
     credentials,
@@ -211,32 +212,36 @@ class Servers:
             head = legacy.farewell(session=session.id, version=session.version)
             await self.errands.run(errand, head, b"", "DELETE")
 
-    async def visit(self, server_id: names.ServerId) -> tuple[lists.Listing, introductions.Introduction]:
-        """As a stranger would: meets the server anew, drains its list, takes its leave. Raises lists.ListingFailed.
+    async def visit(self, server_id: names.ServerId) -> lists.Listing:
+        """As a stranger would: meets the server anew, drains its tools and prompts, takes its leave. Raises lists.ListingFailed.
 
-        Nobody else may be asking the same server: what is remembered of it is forgotten first.
+        Nobody else may be asking the same server: what is remembered of it is forgotten first. Prompts that cannot be listed
+        stay unobserved.
         """
         self._servers.pop(server_id, None)
         try:
-            listing = await self.listing(server_id)
-            met = self._servers.get(server_id)
-            return listing, introductions.Introduction() if met is None else met.introduction
+            listing = await self.listing(server_id, call.Kind.TOOL)
+            with contextlib.suppress(lists.ListingFailed):
+                prompts = await self.listing(server_id, call.Kind.PROMPT)
+                joined = lists.joined(listing.definitions, prompts.definitions)
+                listing = dataclasses.replace(listing, definitions=joined)
+            return listing
         finally:
             met, bound = self._servers.get(server_id), self._current.bound
             if met is not None and bound is not None:
                 await self._part(bound, server_id, met, "")
 
-    async def listing(self, server_id: names.ServerId) -> lists.Listing:
-        """Drains a server's `tools/list`. Raises lists.ListingFailed."""
+    async def listing(self, server_id: names.ServerId, kind: call.Kind = call.Kind.TOOL) -> lists.Listing:
+        """Drains what a server lists of one kind. Raises lists.ListingFailed."""
         bound = self._current.bound
         permit = decide.permit_listing(bound, server_id) if bound is not None else None
         if not isinstance(permit, decision.Permit):
             reason = _R.SERVER_UNKNOWN if permit is None else permit.reason
-            raise lists.ListingFailed(reason, "the proxy may not ask this server for its tools")
+            raise lists.ListingFailed(reason, "the proxy may not ask this server what it offers")
         deadline = self._clock() + CONTACT_SECONDS
         try:
             lent = await self._credentials.lend(permit)
-            return await draining.tools(_Peer(self, permit, lent, deadline))
+            return await draining.drained(_Peer(self, permit, lent, deadline), kind)
         except (credentials.Unavailable, legs.NoLeg) as failure:
             raise lists.ListingFailed(failure.reason, str(failure)) from None
 
