@@ -28,6 +28,9 @@ def test_a_report_comes_out_as_it_went_in() -> None:
         server_name="sf-mcp",
         server_version="1.9",
         protocol_versions=("2025-11-25",),
+        prompts=(("say hello", MARK),),
+        prompt_count=700,
+        instructions=MARK,
     )
     failed = reports.Seen(server="crm/other", error="the connection was refused")
     made = reports.Report(servers=(seen, failed))
@@ -53,6 +56,11 @@ def test_an_answer_comes_out_as_it_went_in() -> None:
         (body(age_seconds=-1), "$.servers[0].age_seconds"),
         (body(protocol_versions=["1"] * 17), "$.servers[0].protocol_versions"),
         (body(secret="x"), "$.servers[0]"),
+        (body(prompts=[["", MARK]]), "$.servers[0].prompts[0][0]"),
+        (body(prompts=[["x" * 129, MARK]]), "$.servers[0].prompts[0][0]"),
+        (body(prompts=[["x", MARK]] * 501), "$.servers[0].prompts"),
+        (body(instructions="Use query first."), "$.servers[0].instructions"),
+        (body(prompt_count=-1), "$.servers[0].prompt_count"),
         (json.dumps({"servers": [SEEN] * 501}).encode(), "$.servers"),
         (b"nonsense", ""),
     ],

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
-from outrider import fingerprints, names, reports, testing, wire
+from outrider import call, catalog, fingerprints, names, reports, testing, wire
 from outrider_operator import sightings
 from outrider_sidecar import introductions, telling
 
@@ -232,3 +235,57 @@ def test_an_answer_that_cannot_be_read_is_tried_again(monkeypatch: pytest.Monkey
     asyncio.run(whole())
     with pytest.raises(wire.WireError):
         reports.decode_wanted(b"<html>")
+
+
+def with_prompts(*prompt_names: str, **more: Any) -> catalog.Definitions:
+    raws = [json.dumps({"name": name}).encode() for name in prompt_names]
+    return dataclasses.replace(
+        testing.tools("a"), prompts=catalog.definitions((), prompts=raws).prompts, **more
+    )
+
+
+def test_prompts_and_instructions_are_told_by_their_fingerprints() -> None:
+    async def scenario(operator: Operator, made: telling.Telling) -> None:
+        who = dataclasses.replace(WHO, instructions="Use a first.")
+        await made.listed(CRM, with_prompts("say hello", "bye"), who)
+        await operator.until(lambda: CRM in operator.store.seen())
+        seen = operator.store.seen()[CRM]
+        assert [name for name, _ in seen.prompts] == ["bye", "say hello"]
+        assert dict(seen.prompts)["bye"] == fingerprints.of(b'{"name":"bye"}')
+        assert seen.prompt_count == 2
+        assert seen.instructions == fingerprints.of(b'"Use a first."')
+        told = len(operator.told())
+        await made.listed(CRM, with_prompts("say hello", "bye"), who)
+        await asyncio.sleep(0.05)
+        assert len(operator.told()) == told
+        await made.listed(CRM, with_prompts("say hello", "bye"), WHO)
+        await operator.until(lambda: operator.store.seen()[CRM].instructions == "")
+        await made.listed(CRM, with_prompts("bye"), WHO)
+        await operator.until(lambda: operator.store.seen()[CRM].prompt_count == 1)
+
+    run(scenario)
+
+
+def test_prompts_that_could_not_be_listed_are_those_that_were_listed_last() -> None:
+    async def scenario(operator: Operator, made: telling.Telling) -> None:
+        await made.listed(CRM, with_prompts("hi"), WHO)
+        await operator.until(lambda: CRM in operator.store.seen())
+        unobserved = frozenset({call.Kind.PROMPT})
+        await made.listed(CRM, with_prompts(unobserved=unobserved), WHO, always=True)
+        await operator.until(lambda: operator.taken[-1].servers[-1].prompts is None)
+        assert [name for name, _ in operator.store.seen()[CRM].prompts] == ["hi"]
+        await made.listed(CRM, with_prompts(), WHO, always=True)
+        await operator.until(lambda: operator.store.seen()[CRM].prompts == ())
+
+    run(scenario)
+
+
+def test_of_very_many_prompts_the_first_by_name_are_told_and_all_are_counted() -> None:
+    async def scenario(operator: Operator, made: telling.Telling) -> None:
+        await made.listed(CRM, with_prompts(*(f"p{n:04}" for n in range(2000, 0, -1))), WHO)
+        await operator.until(lambda: CRM in operator.store.seen())
+        seen = operator.store.seen()[CRM]
+        assert (len(seen.prompts), seen.prompt_count) == (reports.PROMPTS_MAX, 2000)
+        assert seen.prompts[0][0] == "p0001"
+
+    run(scenario)

@@ -19,7 +19,7 @@ MESSAGE_CHARACTERS_MAX = 1_024
 NAMES_MAX = 5
 """Pods named in a message; the others are counted."""
 
-TOOLS_MAX = 500
+TOOLS_MAX = PROMPTS_MAX = 500
 STALE_SECONDS = 600.0
 """A server nobody has looked at for this long is no longer called reachable or unreachable."""
 
@@ -330,20 +330,37 @@ def _figures(facts: Facts, previous: Mapping[str, Any]) -> Status:
 
 def _catalogue(facts: Facts, previous: Mapping[str, Any]) -> Status:
     """What the server says of itself. A server that is away keeps what it said when it was there."""
-    names = ("serverInfo", "protocolVersions", "toolCount", "tools")
+    names = ("serverInfo", "protocolVersions", "toolCount", "tools", *_BESIDES_TOOLS)
     kept = {name: previous[name] for name in names if name in previous}
     seen = facts.observation
     if seen is None or not (seen.reachable or seen.tools):
         return kept
+    if seen.prompts is not None:
+        kept = {name: value for name, value in kept.items() if name not in _BESIDES_TOOLS}
     tools = dict(sorted(seen.tools))
     listed = [{"name": name, "fingerprint": mark} for name, mark in tools.items()]
     found: Status = {"toolCount": max(seen.total, len(tools)), "tools": listed[:TOOLS_MAX]}
+    found |= _besides_tools(seen)
     if seen.protocol_versions:
         found["protocolVersions"] = sorted(version[:32] for version in seen.protocol_versions)[:16]
     if seen.server_info:
         # A server says of itself what it likes; the kind's schema has bounds.
         found["serverInfo"] = {name: text[:256] for name, text in sorted(seen.server_info.items())}
     return {**kept, **found}
+
+
+_BESIDES_TOOLS = ("promptCount", "prompts", "instructionsFingerprint")
+
+
+def _besides_tools(seen: observations.Observation) -> Status:
+    """Prompts and instructions change what a model does as tools do; absent of a server that has none."""
+    found: Status = {}
+    if seen.prompts:
+        listed = [{"name": name, "fingerprint": mark} for name, mark in seen.prompts]
+        found = {"promptCount": max(seen.prompt_count, len(listed)), "prompts": listed[:PROMPTS_MAX]}
+    if seen.instructions:
+        found["instructionsFingerprint"] = seen.instructions
+    return found
 
 
 def _count(facts: Facts, previous: Mapping[str, Any]) -> int:

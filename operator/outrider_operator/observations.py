@@ -30,6 +30,7 @@ Tools = tuple[tuple[str, str], ...]
 class Observation:
     """One server as it was last seen, at `seen_at` (Unix seconds).
 
+    `prompts` are the first by name of `prompt_count`, None when no prober has told; `instructions` is the fingerprint of those the server gives, '' for none.
     `reachable` None: not tried yet. `tools`: (name, fingerprint), kept while the server is away; of those beyond the first 500 the
     fingerprint is ''. `complete` False: there are more than are held. `differing`: the pods that are shown other definitions, and
     in what.
@@ -44,6 +45,9 @@ class Observation:
     differing: tuple[tuple[str, str], ...] = ()
     total: int = 0
     complete: bool = True
+    prompts: Tools | None = None
+    prompt_count: int = 0
+    instructions: str = ""
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -72,6 +76,9 @@ class Probe(_Part, frozen=True):
     unusable: int = 0
     server_info: dict[str, str] = msgspec.field(default_factory=dict)
     protocol_versions: tuple[str, ...] = ()
+    prompts: Tools = ()
+    prompt_count: int = 0
+    instructions: str = ""
 
 
 class Group(_Part, frozen=True):
@@ -120,6 +127,9 @@ def merged(entries: Iterable[Entry], contents: Mapping[str, Listed]) -> Observat
         server_info=good.server_info,
         seen_at=newest.tried_at,
         differing=_differing(good, listed, groups, contents),
+        prompts=good.prompts,
+        prompt_count=good.prompt_count,
+        instructions=good.instructions,
         total=listed.total,
         complete=listed.total == len(listed.tools),
     )

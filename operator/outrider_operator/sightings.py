@@ -223,7 +223,7 @@ class Sightings:
                 size += len(listed.tools) * _TOOL_BYTES
             else:
                 entries[str(server)] = held.entry()
-                size += _TOOL_BYTES * 8
+                size += _TOOL_BYTES * (8 + sum(len(probe.prompts) for probe in held.probes.values()))
         return Summary(revision, entries, contents)
 
     @property
@@ -298,11 +298,16 @@ class Sightings:
         at = now - seen.age_seconds
         same = before is not None and before.digest == seen.digest
         info = {"name": seen.server_name, "version": seen.server_version}
+        # Prompts that could not be listed this time are still those that were listed last.
+        prompts, count = (seen.prompts, seen.prompt_count) if seen.prompts is not None else (
+            ((), 0) if before is None else (before.prompts, before.prompt_count)
+        )  # fmt: skip
         held.probes[who.uid] = observations.Probe(
             who.uid, at, good_at=at, since=before.since if same and before is not None else at,
             digest=seen.digest, unusable=seen.unusable,
             server_info={key: text for key, text in info.items() if text},
-            protocol_versions=seen.protocol_versions,
+            protocol_versions=seen.protocol_versions, prompts=tuple(sorted(prompts)), prompt_count=count,
+            instructions=seen.instructions,
         )  # fmt: skip
         _bounded(held)
 

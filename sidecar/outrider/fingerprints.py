@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a tool's definition is called by: one digest that changes with anything a model or a client could notice.
+"""What a definition is called by: one digest that changes with anything a model or a client could notice.
 
 Called by the prober (the catalogue's fingerprints), by sidecars (what they are shown) and by the operator (whether both are the
 same). SHA-256 over RFC 8785 canonical JSON of the whole definition less `execution`, so that neither the order of members nor
@@ -41,6 +41,11 @@ def of(raw: bytes) -> str:
     except (ValueError, RecursionError):
         digested = raw
     return f"sha256:{hashlib.sha256(digested).hexdigest()}"
+
+
+def of_text(text: str) -> str:
+    """The same of a text, such as a server's instructions."""
+    return of(json.dumps(text).encode())
 
 
 def digest(tools: Iterable[tuple[str, str]]) -> str:

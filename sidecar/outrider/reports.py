@@ -20,6 +20,9 @@ BYTES_MAX = 4_194_304
 SERVERS_MAX = 500
 """Servers of one report; there may be more reports."""
 
+PROMPTS_MAX = 500
+"""Prompts of one server that are told, the first by name; a status names no more either."""
+
 ERROR_CHARACTERS_MAX = 512
 _VERSIONS_MAX = 16
 
@@ -29,6 +32,8 @@ _Tool = tuple[
     Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,128}$")],
     Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")],
 ]
+_Mark = Annotated[str, msgspec.Meta(pattern="^(sha256:[0-9a-f]{64})?$")]
+_Prompt = tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=128)], _Mark]
 _Label = Annotated[str, msgspec.Meta(max_length=128)]
 _Age = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 
@@ -41,7 +46,9 @@ class Seen(_Told, frozen=True, kw_only=True):
     """One server as one proxy saw it `age_seconds` ago.
 
     `error` '': it listed tools, and `digest` is what their list is called by (fingerprints.digest). Else why it did not, for
-    people. `tools`: (name, fingerprint) of all of them, or None: ask if you do not know the digest.
+    people. `tools`: (name, fingerprint) of all of them, or None: ask if you do not know the digest. `prompts`: the first of them
+    by name, None when they could not be listed; there are `prompt_count`. `instructions`: the fingerprint of what the server says
+    about its use, '' when it says nothing.
     """
 
     server: _Server
@@ -53,6 +60,9 @@ class Seen(_Told, frozen=True, kw_only=True):
     server_name: _Label = ""
     server_version: _Label = ""
     protocol_versions: Annotated[tuple[_Label, ...], msgspec.Meta(max_length=_VERSIONS_MAX)] = ()
+    prompts: Annotated[tuple[_Prompt, ...], msgspec.Meta(max_length=PROMPTS_MAX)] | None = None
+    prompt_count: Annotated[int, msgspec.Meta(ge=0, le=catalog.TOOLS_MAX)] = 0
+    instructions: _Mark = ""
 
 
 class Report(_Told, frozen=True, kw_only=True):

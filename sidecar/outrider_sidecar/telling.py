@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import aiohttp
 
-from outrider import catalog, fingerprints, names, reports, wire
+from outrider import call, catalog, fingerprints, names, reports, wire
 from outrider_sidecar import introductions, telemetry
 
 log = logging.getLogger("outrider")
@@ -52,7 +52,8 @@ class Pace:
 
 @dataclasses.dataclass(slots=True)
 class _View:
-    """One server as seen last. `mark` is of the bytes it listed; `tools` None: not held, to be listed again when asked for.
+    """One server as seen last. `mark` is of the bytes it listed; `tools` None: not held, to be listed again when asked for;
+    `prompts` None: not observed.
 
     `fresh`: to be told; `whole`: with its tools; `asked`: its tools were wanted and are not held.
     """
@@ -62,6 +63,8 @@ class _View:
     mark: bytes = b""
     digest: str = ""
     tools: tuple[tuple[str, str], ...] | None = None
+    prompts: tuple[tuple[str, str], ...] | None = None
+    prompt_count: int = 0
     unusable: int = 0
     introduction: introductions.Introduction = dataclasses.field(default_factory=introductions.Introduction)
     fresh: bool = True
@@ -89,7 +92,7 @@ class Telling:
     async def listed(
         self, server: names.ServerId, found: catalog.Definitions, who: introductions.Introduction, *, always: bool = False
     ) -> None:  # fmt: skip
-        """A server has listed its tools. Unless `always`, the same list as before is nothing new."""
+        """A server has listed its tools, and its prompts when they are observed. Unless `always`, the same as before is no news."""
         mark = _mark(found)
         held = self._views.get(server)
         if held is None or held.mark != mark:
@@ -100,14 +103,15 @@ class Telling:
                 if index % SLICE_TOOLS == SLICE_TOOLS - 1:
                     await asyncio.sleep(0)
             fresh.digest, fresh.unusable = fingerprints.digest(pairs), len(found.dropped)
+            fresh.prompts, fresh.prompt_count = await _prompts(found), len(found.prompts)
             fresh.whole = held is not None and held.asked
             self._drop(server)
             if self._held + len(pairs) <= TOOLS_HELD_MAX or fresh.whole:
                 fresh.tools = tuple(pairs)
                 self._held += len(pairs)
             held = self._views[server] = fresh
+        held.fresh = held.fresh or always or bool(held.error) or held.introduction != who
         held.at, held.introduction = self._clock(), who
-        held.fresh = held.fresh or always or bool(held.error)
         held.error = ""
         if held.fresh:
             self._news.set()
@@ -174,7 +178,8 @@ class Telling:
         for server, held in self._views.items():
             if not held.fresh:
                 continue
-            size += _SEEN_BYTES + (_TOOL_BYTES * len(held.tools or ()) if held.whole else 0)
+            told = len(held.prompts or ()) + (len(held.tools or ()) if held.whole else 0)
+            size += _SEEN_BYTES + _TOOL_BYTES * told
             if chosen and (size > _REPORT_BYTES or len(chosen) >= reports.SERVERS_MAX):
                 break
             chosen[server] = held
@@ -187,7 +192,8 @@ class Telling:
         return reports.Seen(
             server=str(server), age_seconds=age, digest=held.digest, tools=held.tools if held.whole else None,
             unusable=held.unusable, server_name=held.introduction.name, server_version=held.introduction.version,
-            protocol_versions=held.introduction.protocol_versions,
+            protocol_versions=held.introduction.protocol_versions, prompts=held.prompts, prompt_count=held.prompt_count,
+            instructions=fingerprints.of_text(held.introduction.instructions) if held.introduction.instructions else "",
         )  # fmt: skip
 
     def _wanted(self, server: names.ServerId | None) -> None:
@@ -222,10 +228,22 @@ class Telling:
         self._held -= len(dropped.tools or ()) if dropped is not None else 0
 
 
+async def _prompts(found: catalog.Definitions) -> tuple[tuple[str, str], ...] | None:
+    """(name, fingerprint) of the first of them by name; None when they are not observed."""
+    if call.Kind.PROMPT in found.unobserved:
+        return None
+    pairs = []
+    for index, prompt in enumerate(sorted(found.prompts, key=lambda each: each.name)[: reports.PROMPTS_MAX]):
+        pairs.append((prompt.name, fingerprints.of(prompt.raw)))
+        if index % SLICE_TOOLS == SLICE_TOOLS - 1:
+            await asyncio.sleep(0)
+    return tuple(pairs)
+
+
 def _mark(found: catalog.Definitions) -> bytes:
     """Of the bytes as they came: cheap, so that only a list that changed is fingerprinted."""
-    made = hashlib.sha256()
-    for tool in found.tools:
-        made.update(b"%d\0%b" % (len(tool.raw), tool.raw))
+    made = hashlib.sha256(b"%d;" % (call.Kind.PROMPT in found.unobserved))
+    for each in (*found.tools, *found.prompts):
+        made.update(b"%d\0%b" % (len(each.raw), each.raw))
     made.update(b"%d" % len(found.dropped))
     return made.digest()
