@@ -70,8 +70,8 @@ def a_stage(era: str) -> stages.Stage:
 
 def policy() -> tuple[rules.Rule, ...]:
     return (
-        testing.allow(*TOOLS, "dr*"),
-        testing.deny("drop"),
+        testing.allow(*TOOLS, "dr*", prompts=("greet", "secret*"), resources=("note://*",)),
+        testing.deny("drop", prompts=("secret_*",), resources=("note://secret/*", "file:*")),
     )
 
 
@@ -137,7 +137,7 @@ class Bout:
     async def _settled(self) -> list[str]:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                while self.world.parts.ledger.holds or self.world.pipeline._under_way:
+                while self.world.parts.ledger.holds or len(self.world.pipeline.calls):
                     await asyncio.sleep(0.005)
         except TimeoutError:
             return ["hang: something is still under way"]
