@@ -15,10 +15,22 @@ import json
 import threading
 from collections.abc import Iterator
 
-from outrider import decision, names
-from outrider_sidecar import answers, asked, conventions, exchange, jsonrpc, legacy, local, modern, sessions
+from outrider import bind, decision, names, testing
+from outrider_sidecar import (
+    answers,
+    asked,
+    conventions,
+    exchange,
+    introductions,
+    jsonrpc,
+    legacy,
+    local,
+    modern,
+    sessions,
+)
 
 TOOL = b'{"name":"query","inputSchema":{"type":"object","properties":{"amount":{"type":"integer"}}},"x-kept":1.0}'
+NO_SERVERS = bind.bound(testing.a_snapshot(), {})
 REQUEST_ID = "01J0000000000000000000TEST"
 DENIED = decision.Objection(
     decision.Reason.DENIED, visible=True, rule=names.RuleRef("crm", "sales-only", "big", 3),
@@ -68,12 +80,16 @@ def judge(each: Kept) -> asked.Asked:
     return asked.Asked(is_modern, version, message, asked.trace(each.headers, message))
 
 
+def _unmet(_server: names.ServerId) -> introductions.Introduction:
+    return introductions.Introduction()
+
+
 def _result(subject: asked.Asked, wrapped: bytes | None) -> bytes | None:
     method = subject.message.method
     if method == conventions.DISCOVER:
-        return local.discovered(None)
+        return local.discovered(NO_SERVERS, None, _unmet)
     if method == conventions.INITIALIZE:
-        return local.initialized(None, subject.version)
+        return local.initialized(NO_SERVERS, None, _unmet, version=subject.version)
     if method == conventions.PING:
         return b"{}"
     if method == conventions.LIST_TOOLS:
