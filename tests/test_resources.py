@@ -86,7 +86,7 @@ def test_the_smallest_objects_are_accepted_with_their_defaults() -> None:
         ({"endpoint": {"service": {"name": "x"}}}, "spec.endpoint.service.port"),
         ({"endpoint": {"service": {"name": "x", "port": 1, "path": "mcp"}}}, "spec.endpoint.service.path"),
         ({"endpoint": {"service": {"name": "x", "port": 1, "path": "/a?b"}}}, "spec.endpoint.service.path"),
-        ({"endpoint": {"url": "https://x/", "transport": "SSE"}}, "spec.endpoint.transport"),
+        ({"endpoint": {"url": "https://x/", "transport": "WebSocket"}}, "spec.endpoint.transport"),
         ({"endpoint": {"url": "ftp://x/"}}, "spec.endpoint.url"),
         ({"endpoint": {"url": "https://user@x/"}}, "spec.endpoint.url"),
         ({"endpoint": {"url": "https://x/#f"}}, "spec.endpoint.url"),

@@ -13,7 +13,7 @@ import urllib.parse
 
 CHARACTERS_MAX = 4096
 VARIABLE = "\ue000"
-"""Stands for whatever a variable of a template may become: no URI that passes `flaw` holds it, and no glob does."""
+"""Stands for whatever a variable of a template may become: no URI that passes `flaw` holds it, so no glob means it."""
 
 _DECODED_TIMES_MAX = 4
 _HIDDEN = re.compile(r"%(?:2[ef]|5c)", re.IGNORECASE)

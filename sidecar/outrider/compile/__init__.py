@@ -55,12 +55,14 @@ def snapshot(  # noqa: PLR0913 - three facts of the installation, each with its 
 
 def check(
     world: resources.World,
-    definitions: Mapping[names.ServerId, tuple[str, ...]] | None = None,
+    definitions: checks.Definitions | None = None,
     *,
+    prompts: checks.Definitions | None = None,
     bridges: Mapping[names.ServerId, str] | None = None,
 ) -> tuple[findings.Finding, ...]:
     """Everything across objects that is not as it seems, in a fixed order.
 
-    `definitions` are the names of the tools that each server lists; of servers that are not in it no tool is unknown.
+    `definitions` are the names of the tools that each server lists, `prompts` those of its prompts; of servers that are not in
+    it no tool or prompt is unknown.
     """
-    return checks.findings_of(world, definitions or {}, bridges or {})
+    return checks.findings_of(world, definitions or {}, bridges or {}, prompts)

@@ -18,6 +18,7 @@ from outrider.findings import Finding, Reason, Severity
 from outrider.resources import fields
 
 Definitions = Mapping[names.ServerId, tuple[str, ...]]
+"""The names that servers list, of one kind."""
 
 _ALIKE_MAX = 500
 """Servers looked through for the one a mistyped target may have meant."""
@@ -25,28 +26,37 @@ _ALIKE_MAX = 500
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ground:
-    """What is looked at: the objects, the tools that servers list, the bridges of commands, who is in each team."""
+    """What is looked at: the objects, the tools and prompts that servers list, the bridges of commands, who is in each team."""
 
     objects: objects.Objects
     definitions: Definitions
     bridges: Mapping[names.ServerId, str]
     members: Mapping[str, frozenset[scope.Place]]
+    prompts: Definitions = dataclasses.field(default_factory=dict)
 
     @property
     def settings(self) -> resources.Settings:
         return self.objects.world.settings
 
 
-def ground(known: objects.Objects, definitions: Definitions, bridges: Mapping[names.ServerId, str]) -> Ground:
+def ground(
+    known: objects.Objects,
+    definitions: Definitions,
+    bridges: Mapping[names.ServerId, str],
+    prompts: Definitions | None = None,
+) -> Ground:
     """The ground of one world."""
-    return Ground(known, definitions, bridges, scope.members(known.world))
+    return Ground(known, definitions, bridges, scope.members(known.world), prompts or {})
 
 
 def findings_of(
-    world: resources.World, definitions: Definitions, bridges: Mapping[names.ServerId, str]
+    world: resources.World,
+    definitions: Definitions,
+    bridges: Mapping[names.ServerId, str],
+    prompts: Definitions | None = None,
 ) -> tuple[findings.Finding, ...]:
     """Every finding, ordered by severity, reason and object."""
-    here = ground(objects.Objects(world), definitions, bridges)
+    here = ground(objects.Objects(world), definitions, bridges, prompts)
     found: set[Finding] = set()
     for kind in (world.policies, world.budgets, world.servers):
         for placed in kind:
@@ -97,12 +107,16 @@ def _alike(here: Ground, own: str, target: fields.TargetRef) -> list[str]:
 
 
 def _policy(here: Ground, made: resources.MCPToolPolicy) -> Iterator[Finding]:
-    listed = _listed(here.objects.covered(made.metadata.namespace, made.spec.target_refs), here.definitions)
+    covered = here.objects.covered(made.metadata.namespace, made.spec.target_refs)
+    listed, prompts = _listed(covered, here.definitions), _listed(covered, here.prompts)
     for index, rule in enumerate(made.spec.rules):
         path = f"spec.rules[{index}]"
         yield from _callers(here, made, f"{path}.from", rule.from_)
         deny = rule.effect is rules.Effect.DENY
         yield from _unknown(about(made), f"{path}.tools", rule.tools or (), listed, deny=deny)
+        for finding in _unknown(about(made), f"{path}.prompts", rule.prompts or (), prompts, deny=deny):
+            text = finding.message.replace("no tool", "no prompt", 1)
+            yield dataclasses.replace(finding, reason=Reason.UNKNOWN_PROMPT, message=text)
 
 
 def _budget(here: Ground, made: resources.MCPBudget) -> Iterator[Finding]:

@@ -28,6 +28,7 @@ class Inspection:
         self._known = known
         self._bridges = bridges or {}
         self._definitions: Definitions = {}
+        self._prompts: Definitions = {}
         self._ground: checks.Ground | None = None
         self._found: dict[Object, tuple[findings.Finding, ...]] = {}
         self._counts: Counter[str] = Counter()
@@ -52,13 +53,15 @@ class Inspection:
         """How many findings there are of each reason."""
         return dict(self._counts)
 
-    def learn(self, definitions: Definitions) -> None:
-        """The names of the tools that each server lists; of servers that are not in it no tool is unknown."""
-        before, self._definitions = self._definitions, dict(definitions)
+    def learn(self, definitions: Definitions, prompts: Definitions | None = None) -> None:
+        """The names of the tools and prompts that each server lists; of servers that are not in it none is unknown."""
+        tools_before, self._definitions = self._definitions, dict(definitions)
+        prompts_before, self._prompts = self._prompts, dict(prompts or {})
         self._ground = None
-        for server in {*before, *self._definitions}:
-            if before.get(server) != self._definitions.get(server):
-                self._about(server)
+        for before, now in ((tools_before, self._definitions), (prompts_before, self._prompts)):
+            for server in {*before, *now}:
+                if before.get(server) != now.get(server):
+                    self._about(server)
 
     def note(self, delta: objects.Delta) -> None:
         """The objects changed so: what may be found about them, and about others because of them, is stale."""
@@ -95,7 +98,7 @@ class Inspection:
         found: tuple[findings.Finding, ...] = ()
         if made is not None:
             if self._ground is None:
-                self._ground = checks.ground(self._known, self._definitions, self._bridges)
+                self._ground = checks.ground(self._known, self._definitions, self._bridges, self._prompts)
             found = checks.of(self._ground, made)
         self._counts.subtract(each.reason.value for each in self._found.pop(thing, ()))
         self._counts.update(each.reason.value for each in found)

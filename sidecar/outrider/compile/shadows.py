@@ -10,16 +10,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from outrider import resources, rules
+from outrider import call, resources, rules
 from outrider.compile import objects, scope
 from outrider.findings import Finding, Reason, Severity
 from outrider.resources import policy
 
+Place = tuple[int, call.Kind, int]
+"""One glob of a policy: of which rule, about what, and which of them."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Block:
-    """Names that are closed at one server: for everyone, or for the workloads of one namespace."""
+    """Names of one kind that are closed at one server: for everyone, or for the workloads of one namespace."""
 
+    kind: call.Kind
     globs: tuple[str, ...]
     what: str
     only: str | None = None
@@ -28,13 +32,14 @@ class _Block:
 def of(known: objects.Objects, made: resources.MCPToolPolicy) -> Iterator[Finding]:
     """One finding for each name or pattern of an Allow that is closed at every server it is for."""
     left = {
-        (rule_index, tool_index): glob
-        for rule_index, rule in enumerate(made.spec.rules)
+        (number, kind, index): glob
+        for number, rule in enumerate(made.spec.rules)
         if rule.effect is rules.Effect.ALLOW
-        for tool_index, glob in enumerate(rule.tools or ())
+        for kind in call.Kind
+        for index, glob in enumerate(globs(rule, kind))
     }
     own, platform = made.metadata.namespace, known.world.settings.platform_namespace
-    closed: dict[tuple[int, int], str] = {}
+    closed: dict[Place, str] = {}
     # One server where it is open settles a name, so that a policy about thousands of servers reads few of them.
     for server in sorted(known.covered(own, made.spec.target_refs)) if left else ():
         blocks = _blocks(known.servers[server], known.policies, platform)
@@ -42,7 +47,9 @@ def of(known: objects.Objects, made: resources.MCPToolPolicy) -> Iterator[Findin
         mine = own if own not in (platform, server.namespace) else None
         for at, glob in tuple(left.items()):
             found = [
-                b.what for b in blocks if b.only in (None, mine) and any(_within(glob, g) for g in b.globs)
+                b.what
+                for b in blocks
+                if b.kind is at[1] and b.only in (None, mine) and any(_within(glob, g) for g in b.globs)
             ]
             if found:
                 closed.setdefault(at, found[0])
@@ -50,12 +57,29 @@ def of(known: objects.Objects, made: resources.MCPToolPolicy) -> Iterator[Findin
                 del left[at]
         if not left:
             break
-    for rule, tool in sorted(left.keys() & closed.keys()):
+    for at in sorted(left.keys() & closed.keys(), key=_order):
         yield Finding(
-            Severity.WARNING, Reason.SHADOWED, *objects.about(made), f"spec.rules[{rule}].tools[{tool}]",
-            f"what this allows is always closed by {closed[rule, tool]}",
+            Severity.WARNING, Reason.SHADOWED, *objects.about(made), f"spec.rules[{at[0]}].{FIELDS[at[1]]}[{at[2]}]",
+            f"what this allows is always closed by {closed[at]}",
             "Remove it from the Allow, or narrow what closes it.",
         )  # fmt: skip
+
+
+FIELDS = {call.Kind.TOOL: "tools", call.Kind.PROMPT: "prompts", call.Kind.RESOURCE: "resources"}
+"""Where a rule says what it is about."""
+
+
+def globs(rule: policy.PolicyRule, kind: call.Kind) -> tuple[str, ...]:
+    """What a rule names of one kind, as it is written."""
+    return {
+        call.Kind.TOOL: rule.tools,
+        call.Kind.PROMPT: rule.prompts,
+        call.Kind.RESOURCE: rule.resources,
+    }[kind] or ()
+
+
+def _order(at: Place) -> tuple[int, str, int]:
+    return at[0], FIELDS[at[1]], at[2]
 
 
 def closes(made: resources.MCPToolPolicy) -> bool:
@@ -68,7 +92,9 @@ def _blocks(
 ) -> list[_Block]:
     found = []
     if made.spec.tools.exclude:
-        found.append(_Block(made.spec.tools.exclude, f"spec.tools.exclude of MCPServer {made.id}"))
+        found.append(
+            _Block(call.Kind.TOOL, made.spec.tools.exclude, f"spec.tools.exclude of MCPServer {made.id}")
+        )
     for deny in policies.about(made.id):
         if not closes(deny):
             continue
@@ -78,7 +104,11 @@ def _blocks(
         for rule in deny.spec.rules if means else ():
             if _total(rule):
                 what = f"the Deny {own}/{deny.metadata.name}/{rule.name}"
-                found.append(_Block(rule.tools or ("*",), what, None if everyone else own))
+                named = any(globs(rule, kind) for kind in call.Kind)
+                found += [
+                    _Block(kind, globs(rule, kind) if named else ("*",), what, None if everyone else own)
+                    for kind in call.Kind
+                ]
     return found
 
 

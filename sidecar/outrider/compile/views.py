@@ -40,6 +40,8 @@ def view(case: scope.Case, made: resources.MCPServer, *, url: str) -> snapshot.S
         limits=tuple(sorted(_limits(case, made.id), key=_limit_order)),
         validate_arguments=spec.tools.validate_arguments,
         audit=_audit(spec),
+        features=_features(spec.client_features),
+        instructions=spec.instructions == "Pass",
     )
 
 
@@ -61,11 +63,13 @@ def endpoint(given: endpoints.Endpoint, *, url: str) -> snapshot.Endpoint:
     return snapshot.Endpoint(
         url=url,
         service=given.service is not None,
+        transport=given.transport,
         protocol=assembly.default_text(given.protocol),
         headers=tuple(sorted((name.lower(), value) for name, value in (given.headers or {}).items())),
         ca_bundle=given.tls.ca_bundle if given.tls else None,
         connect_seconds=fields.seconds(given.timeouts.connect),
         call_seconds=fields.seconds(given.timeouts.call),
+        stream_seconds=fields.seconds(given.timeouts.stream),
         pool_idle_seconds=fields.seconds(given.timeouts.pool_idle),
         result_bytes_max=given.max_result_bytes,
     )
@@ -80,12 +84,16 @@ def _rules(case: scope.Case, server_id: names.ServerId) -> list[rules.Rule]:
             if not case.selects(metadata.namespace, rule.from_):
                 continue
             ref = names.RuleRef(metadata.namespace, metadata.name, rule.name, metadata.generation)
+            # A Deny that names no kind is about all of them; an Allow names one.
+            unnamed = () if rule.tools or rule.prompts or rule.resources else ("*",)
             found += [
                 rules.Rule(
                     ref=ref,
                     effect=rule.effect,
                     key=key,
-                    tools=rule.tools or ("*",),
+                    tools=rule.tools or unnamed,
+                    prompts=rule.prompts or unnamed,
+                    resources=rule.resources or unnamed,
                     enforced=spec.mode is policy.Mode.ENFORCE,
                     message=rule.message or "",
                 )
@@ -179,4 +187,13 @@ def _audit(spec: server.ServerSpec) -> snapshot.AuditRules:
             snapshot.Redaction(tools=entry.tools, arguments=entry.arguments or (), result=entry.result or ())
             for entry in spec.tools.redact
         ),
+    )
+
+
+def _features(given: server.ClientFeatures) -> snapshot.ClientFeatures:
+    return snapshot.ClientFeatures(
+        elicitation_form=given.elicitation.form == "Allow",
+        elicitation_url_hosts=given.elicitation.url_hosts,
+        sampling=given.sampling == "Allow",
+        roots=given.roots == "Allow",
     )

@@ -52,8 +52,14 @@ class Timeouts(Model):
     )
     call: Duration = pydantic.Field(
         default="50s",
-        description="For a call's whole answer; at most 60m.",
+        description="For a call's whole answer, or the beginning of one that is a stream; at most 60m.",
         json_schema_extra=_at_most("3600s"),
+    )
+    stream: Duration = pydantic.Field(
+        default="10m",
+        description="For a stream that is alive: the answer of a call that sends progress, or changes that are listened to; "
+        "at most 1440m.",
+        json_schema_extra=_at_most("86400s"),
     )
     pool_idle: Duration = pydantic.Field(
         default="4s",
@@ -66,6 +72,7 @@ class Timeouts(Model):
         for field, value, most in (
             ("connect", self.connect, 60),
             ("call", self.call, 3600),
+            ("stream", self.stream, 86_400),
             ("poolIdle", self.pool_idle, 600),
         ):
             if fields.seconds(value) > most:
@@ -114,9 +121,9 @@ class Endpoint(Model):
         description="A stdio server's command and arguments, run by `outrider dev` behind a bridge.",
         json_schema_extra=FILES_ONLY,
     )
-    transport: Literal["StreamableHTTP"] = pydantic.Field(
+    transport: Literal["StreamableHTTP", "SSE"] = pydantic.Field(
         default="StreamableHTTP",
-        description="How MCP is spoken to it: Streamable HTTP is what the proxy speaks.",
+        description="How MCP is spoken to it: Streamable HTTP, or HTTP with SSE as servers of 2024-11-05 speak it.",
     )
     protocol: Annotated[
         str, pydantic.Field(pattern=r"^(Auto|[0-9]{4}-[0-9]{2}-[0-9]{2})$", max_length=10)

@@ -29,6 +29,8 @@ ACCOUNT_PATTERN = f"^({_NAMESPACE}/)?{_ACCOUNT}$"
 FULL_ACCOUNT_PATTERN = f"^{_NAMESPACE}/{_ACCOUNT}$"
 TARGET_PATTERN = rf"^({_NAMESPACE}|\*)$"
 ANY_GLOB_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]{1,128}$"
+URI_GLOB_PATTERN = r"^[^\x00-\x20\x7f-\xa0\\]{1,512}$"
+HOST_PATTERN = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 TOOL_PATTERN = r"^[A-Za-z0-9_.-]{1,128}$"
 POINTER_PATTERN = r"^(/([^~/\x00-\x1f]|~[01])*)+$"
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
@@ -138,6 +140,10 @@ Glob = Annotated[str, pydantic.Field(pattern=GLOB_PATTERN, max_length=128)]
 """A tool name or a pattern of them: `*` is any run of characters, everything else stands for itself."""
 AnyGlob = Annotated[str, pydantic.Field(pattern=ANY_GLOB_PATTERN, max_length=128)]
 """A pattern that only ever takes away (Deny, `exclude`): any text without control characters, case-folded."""
+UriGlob = Annotated[str, pydantic.Field(pattern=URI_GLOB_PATTERN, max_length=512)]
+"""A URI or a pattern of URIs: `*` is any run of characters, slashes too; everything else stands for itself."""
+Host = Annotated[str, pydantic.Field(pattern=HOST_PATTERN, max_length=253)]
+"""A host name in lower case, without a port."""
 ToolName = Annotated[str, pydantic.Field(pattern=TOOL_PATTERN, max_length=128)]
 """The exact name of a tool."""
 Duration = Annotated[str, pydantic.Field(pattern=DURATION_PATTERN, max_length=8)]

@@ -22,8 +22,11 @@ FORMS: dict[str, str] = {
     fields.FULL_ACCOUNT_PATTERN: "a ServiceAccount, written NAMESPACE/NAME, such as sales-agents/quote-bot",
     fields.TARGET_PATTERN: f'a name of {_LETTERS}, or "*" for all',
     fields.GLOB_PATTERN: "a tool's name, or a pattern of names such as get_*: letters, digits, _ . - and * only",
-    fields.ANY_GLOB_PATTERN: "a tool's name, or a pattern of names such as get_*: "
+    fields.ANY_GLOB_PATTERN: "a name, or a pattern of names such as get_*: "
     "not empty, on one line, without control characters",
+    fields.URI_GLOB_PATTERN: "a resource's URI, or a pattern of URIs such as file:///docs/*: "
+    "1 to 512 characters without spaces, backslashes and control characters",
+    fields.HOST_PATTERN: "a host name such as login.example.com: lower case, without scheme, port and path",
     fields.TOOL_PATTERN: "a tool's exact name: letters, digits, _ . and - only",
     fields.DURATION_PATTERN: "a duration such as 500ms, 3s or 10m: a whole number and its unit, never zero",
     fields.AMOUNT_PATTERN: 'a decimal number in quotes such as "25" or "0.005": not negative, '

@@ -13,7 +13,7 @@ import pydantic
 
 from outrider import rules
 from outrider.resources import fields, forms
-from outrider.resources.fields import UNIQUE_NAMES, AnyGlob, Model, wrong
+from outrider.resources.fields import UNIQUE_NAMES, AnyGlob, Model, UriGlob, wrong
 
 
 class Mode(enum.Enum):
@@ -21,6 +21,10 @@ class Mode(enum.Enum):
 
     ENFORCE = "Enforce"
     AUDIT = "Audit"
+
+
+Globs = Annotated[tuple[AnyGlob, ...], pydantic.Field(min_length=1, max_length=64)]
+UriGlobs = Annotated[tuple[UriGlob, ...], pydantic.Field(min_length=1, max_length=64)]
 
 
 class PolicyRule(Model):
@@ -35,12 +39,19 @@ class PolicyRule(Model):
         alias="from",
         description="Which callers; required for Allow. A Deny without it is for everyone.",
     )
-    tools: Annotated[tuple[AnyGlob, ...], pydantic.Field(min_length=1, max_length=64)] | None = (
-        pydantic.Field(
-            default=None,
-            description="Which tools, by name or with `*`; required for Allow, where names are byte-exact. A Deny without it "
-            "covers all, and folds case.",
-        )
+    tools: Globs | None = pydantic.Field(
+        default=None,
+        description="Which tools, by name or with `*`. An Allow means names byte for byte and needs at least one of tools, "
+        "prompts and resources; a Deny folds case, and covers everything of every kind when it names none of the three.",
+    )
+    prompts: Globs | None = pydantic.Field(
+        default=None,
+        description="Which prompts, by name or with `*`. A rule that names some kinds says nothing about the others.",
+    )
+    resources: UriGlobs | None = pydantic.Field(
+        default=None,
+        description="Which resources, by URI or with `*`, which crosses slashes too; listed or not. A Deny matches every "
+        "spelling of a URI.",
     )
     message: Annotated[str, pydantic.Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", max_length=512)] | None = (
         pydantic.Field(
@@ -52,8 +63,8 @@ class PolicyRule(Model):
     model_config = pydantic.ConfigDict(
         json_schema_extra=fields.checked_last(
             (
-                "self.effect == 'Deny' || (has(self.from) && has(self.tools))",
-                'an Allow needs from and tools; write `from: [{anyone: true}]` or `tools: ["*"]` if you mean all',
+                "self.effect == 'Deny' || (has(self.from) && (has(self.tools) || has(self.prompts) || has(self.resources)))",
+                'an Allow needs from, and at least one of tools, prompts and resources; `from: [{anyone: true}]`, `tools: ["*"]` are all',
             ),
         )
         | fields.checked(
@@ -71,9 +82,10 @@ class PolicyRule(Model):
             return self
         if self.from_ is None:
             raise wrong("from", "required for Allow; write `from: [{anyone: true}]` if you mean everyone")
-        if self.tools is None:
-            raise wrong("tools", 'required for Allow; write `tools: ["*"]` if you mean all')
-        for index, glob in enumerate(self.tools):
+        if not (self.tools or self.prompts or self.resources):
+            text = 'an Allow needs at least one of tools, prompts and resources; write `tools: ["*"]` if you mean all'
+            raise wrong("tools", text)
+        for index, glob in enumerate(self.tools or ()):
             if not fields.is_glob(glob):
                 raise wrong(f"tools[{index}]", f"in an Allow must be {forms.FORMS[fields.GLOB_PATTERN]}")
         if self.message is not None:
@@ -100,7 +112,7 @@ class PolicySpec(Model):
 
 
 class MCPToolPolicy(Model):
-    """Who may call which tools of which servers. Default deny, Deny wins, no order."""
+    """Who may use which tools, prompts and resources of which servers. Default deny, Deny wins, no order."""
 
     api_version: Literal["outrider.dev/v1alpha1"] = pydantic.Field(
         description="Always outrider.dev/v1alpha1."

@@ -111,7 +111,8 @@ class Cost(Model):
     """The prices of a server."""
 
     default: Price = pydantic.Field(
-        default_factory=Price, description="The price of every tool not in perTool."
+        default_factory=Price,
+        description="The price of every tool not in perTool, and of every prompt and resource.",
     )
     per_tool: Annotated[
         tuple[ToolPrice, ...], pydantic.Field(max_length=128, json_schema_extra=UNIQUE_NAMES)
@@ -150,7 +151,7 @@ class Redaction(Model):
 
 
 class Tools(Model):
-    """Which of the server's tools exist here, what they cost and what is kept out of the journal."""
+    """Which of the server's tools exist here, what calls cost and what is kept out of the journal."""
 
     include: Annotated[tuple[Glob, ...], pydantic.Field(min_length=1, max_length=64)] = pydantic.Field(
         default=("*",), description="Only tools that match one of these exist; byte-exact."
@@ -183,6 +184,30 @@ class Audit(Model):
     )
 
 
+class Elicitation(Model):
+    """What a server may ask the people behind the agents that call it."""
+
+    form: Literal["Allow", "Deny"] = pydantic.Field(
+        default="Allow", description="Whether it may show them a form; never one that asks for a secret."
+    )
+    url_hosts: Annotated[tuple[fields.Host, ...], pydantic.Field(max_length=32)] = pydantic.Field(
+        default=(), description="The hosts it may send them to, by https; exact names. None: nowhere."
+    )
+
+
+class ClientFeatures(Model):
+    """What a server may ask of the agents that call it; an agent is asked only for what it offers itself."""
+
+    elicitation: Elicitation = pydantic.Field(default_factory=Elicitation, description="Questions to people.")
+    sampling: Literal["Allow", "Deny"] = pydantic.Field(
+        default="Deny", description="Whether it may have the agent's model write something."
+    )
+    roots: Literal["Allow", "Deny"] = pydantic.Field(
+        default="Deny",
+        description="Whether it is told the agent's folders; denied, it is told that there are none.",
+    )
+
+
 class ServerSpec(Model):
     """The entry itself."""
 
@@ -212,6 +237,14 @@ class ServerSpec(Model):
     )
     tools: Tools = pydantic.Field(default_factory=Tools, description="Which tools exist, prices, redaction.")
     audit: Audit = pydantic.Field(default_factory=Audit, description="What is written down of each call.")
+    client_features: ClientFeatures = pydantic.Field(
+        default_factory=ClientFeatures, description="What the server may ask of the agents that call it."
+    )
+    instructions: Literal["Drop", "Pass"] = pydantic.Field(
+        default="Drop",
+        description="Whether the instructions that the server gives to models are passed on to agents. Dropped, a server can "
+        "tell a model nothing but what its tools, prompts and resources say.",
+    )
 
     @pydantic.model_validator(mode="after")
     def _safe_to_lend(self) -> ServerSpec:

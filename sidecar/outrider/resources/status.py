@@ -12,6 +12,9 @@ from typing import Any
 TOOLS_MAX = 500
 """Tools named in a status; `toolCount` counts them all."""
 
+PROMPTS_MAX = 500
+"""Prompts named in a status; `promptCount` counts them all."""
+
 CONDITIONS_MAX = 16
 
 
@@ -109,6 +112,28 @@ _SERVER: dict[str, Any] = {
             },
         },
     },
+    "promptCount": _count("How many prompts it lists."),
+    "prompts": {
+        "type": "array",
+        "maxItems": PROMPTS_MAX,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["name"],
+        "description": f"The first {PROMPTS_MAX} of them by name.",
+        "items": {
+            "type": "object",
+            "description": "One prompt.",
+            "required": ["name"],
+            "properties": {
+                "name": _text("The prompt's name.", 128),
+                "fingerprint": _text(
+                    "The digest of its whole definition; any change of it changes this.", 128
+                ),
+            },
+        },
+    },
+    "instructionsFingerprint": _text(
+        "The digest of what it says to models about its use; empty when it says nothing.", 128
+    ),
     "programmed": _PROGRAMMED,
 }
 
