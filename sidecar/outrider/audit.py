@@ -108,7 +108,8 @@ class Intent(Struct, frozen=True, tag_field="type", tag="intent"):
     """An allowed call that is about to be sent. `event` (a ULID) names the attempt; its outcome carries the same one.
 
     `charges` are the most it can spend; `cost_max` the same for money, in micro-units. `would` is what policies in Audit
-    mode would have said. `credential` is a name, "" when none was lent.
+    mode would have said. `credential` is a name, "" when none was lent. `round_of` is the request that this one goes on with,
+    where everything was charged; "" for a call of its own.
     """
 
     event: str
@@ -124,6 +125,7 @@ class Intent(Struct, frozen=True, tag_field="type", tag="intent"):
     would: tuple[str, ...] = ()
     arguments: Body | None = None
     credential: str = ""
+    round_of: str = ""
     cost_max: int = 0
     charges: tuple[budgets.Charge, ...] = ()
     trace_id: str = ""

@@ -48,6 +48,7 @@ class Writer:
             would=permit.would,
             arguments=self._arguments(permit.server, permit.call.name, permit.call.arguments),
             credential=permit.credential.name if permit.credential is not None else "",
+            round_of=permit.round_of,
             cost_max=budgets.reserve(permit.price),
             charges=hold.charges(),
             trace_id=about.trace_id,
