@@ -184,3 +184,13 @@ def _frames() -> list[Any]:
 def test_the_message_quotes_nothing_of_the_body() -> None:
     for body in (b'{"hunter2":1,"hunter2":2}', b'{"a":hunter2}', b'"\\ud800 hunter2"', b"[hunter2"):
         assert "hunter2" not in refusal(body)
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [(["mode", "other"], False), (["Mode"], True), (["mode", "MODE"], True), (["mоde"], False), (["ｍode"], True), ([], False)],
+)  # fmt: skip
+def test_a_key_that_only_some_readers_take_for_one_that_is_meant_is_disguised(
+    keys: list[str], told: bool
+) -> None:
+    assert strictjson.disguised(keys, frozenset({"mode"})) is told

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from outrider import rules
@@ -54,6 +55,12 @@ def parse(data: bytes) -> Any:
     if _SURROGATE.search(text) is not None:
         _no_lone_surrogates(value)
     return value
+
+
+def disguised(keys: Iterable[str], meant: frozenset[str]) -> bool:
+    """Whether a key differs in case alone from one that is meant: we would not read it, and some readers would (R7)."""
+    folded = {rules.fold(each) for each in meant}
+    return any(key not in meant and rules.fold(key) in folded for key in keys)
 
 
 def _plain(error: Exception) -> str:

@@ -25,6 +25,8 @@ Capabilities = Mapping[str, Any]
 FIELDS_MAX = 100
 """Fields of one form: more than people fill in, few enough to be looked through one by one."""
 
+_RULED_BY = frozenset({"mode", "url", "requestedSchema", "tools", "toolChoice", "_meta"})
+_FORM = frozenset({"properties"})
 _NO_ROOTS = b'{"roots":[]}'
 _SECRET_WORDS = frozenset({
     "apikey", "credential", "credentials", "cvc", "cvv", "otp", "passcode", "passphrase", "passwd", "password", "passwords",
@@ -98,17 +100,17 @@ def narrowed(offered: Capabilities, allowed: snapshot.ClientFeatures) -> dict[st
 
 def ruling(method: str, params: bytes, *, offered: Capabilities, allowed: snapshot.ClientFeatures) -> Ruling:
     """Whether a server may ask this. `params` raw, as it sent them; `offered` what the client declared."""
-    if method == conventions.LIST_ROOTS:
-        if not allowed.roots:
-            why = "the client's roots are not shown to this server"
-            return Ruling(Verdict.ANSWER, Feature.ROOTS, why, answer=_NO_ROOTS)
-        return _either(Feature.ROOTS, offered="roots" in offered, allowed=True)
+    if method == conventions.LIST_ROOTS and not allowed.roots:
+        why = "the client's roots are not shown to this server"
+        return Ruling(Verdict.ANSWER, Feature.ROOTS, why, answer=_NO_ROOTS)
     try:
         asked = strictjson.parse(params)  # a client might read another of two equal keys than we do
     except strictjson.StrictError:
         asked = None
-    if not isinstance(asked, dict):
-        return Ruling(Verdict.REFUSE, None, "the params are not one strict JSON object")
+    if not isinstance(asked, dict) or strictjson.disguised(asked, _RULED_BY):
+        return Ruling(Verdict.REFUSE, None, "the params can be read in two ways, or are no JSON object")
+    if method == conventions.LIST_ROOTS:
+        return _either(Feature.ROOTS, offered="roots" in offered, allowed=True)
     if method == conventions.SAMPLE:
         return _sampling(asked, offered, allowed)
     if method == conventions.ELICIT:
@@ -183,12 +185,14 @@ def _host(url: str) -> str | None:
 
 def _form(schema: object) -> Ruling:
     """Forms are for what may be said aloud (specification): a field that looks like a secret refuses the whole form."""
-    fields = schema.get("properties") if isinstance(schema, dict) else None
+    plain = isinstance(schema, dict) and not strictjson.disguised(schema, _FORM)
+    fields = schema.get("properties") if isinstance(schema, dict) and plain else None
     if not isinstance(fields, dict) or len(fields) > FIELDS_MAX:
         why = f"requestedSchema must be an object of at most {FIELDS_MAX} properties"
         return Ruling(Verdict.REFUSE, Feature.FORM, why)
     for name, field in fields.items():
-        titles = [field.get("title"), field.get("format")] if isinstance(field, dict) else []
+        members = field.items() if isinstance(field, dict) else ()
+        titles = [value for key, value in members if rules.fold(key) in ("title", "format")]
         if any(looks_secret(text) for text in (name, *titles) if isinstance(text, str)):
             why = f"the form asks for a secret ({name[:64]!r}), and forms are not for secrets"
             return Ruling(Verdict.REFUSE, Feature.FORM, why)

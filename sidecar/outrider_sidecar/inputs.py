@@ -20,6 +20,8 @@ REQUESTS_MAX = 16
 """Asks in one result: each is a dialog in front of somebody."""
 
 KEY_CHARACTERS_MAX = 256
+_RESULT = frozenset({"resultType", "inputRequests", "requestState"})
+_ENTRY = frozenset({"method", "params"})
 
 
 class Broken(Exception):
@@ -56,6 +58,8 @@ def required(payload: bytes) -> Required:
         raise Broken("the result cannot be read, or its requestState is no string") from None
     if kind != "input_required":
         raise Broken("the result is of a type that nobody here knows")
+    if strictjson.disguised(parts, _RESULT):
+        raise Broken("a member of the result differs in case alone from one that is meant")
     asks = () if raw == b"null" else _asks(raw)
     if not asks and state is None:
         raise Broken("the result asks for input and names neither what nor a state to go on with")
@@ -77,8 +81,10 @@ def _asks(raw: bytes) -> tuple[Ask, ...]:
         more = jsonrpc.members(entry)
         del more["method"]
         params = more.pop("params", b"{}")
-        if not params.startswith(b"{"):
-            raise Broken("params of an input request are an object")
+        if not params.startswith(b"{") or strictjson.disguised(more, _ENTRY):
+            raise Broken(
+                "an input request is a method and params that are an object, each in one way to read it"
+            )
         found.append(Ask(key, method, params, more))
     return tuple(found)
 
