@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
+
 from outrider import bind, catalog, names
 from outrider_sidecar import lists
 
@@ -19,11 +21,33 @@ class Current:
     bound: bind.Bound | None = None
     definitions: dict[names.ServerId, catalog.Definitions] = dataclasses.field(default_factory=dict)
 
-    def observed(self, server: names.ServerId, found: catalog.Definitions) -> None:
-        """A server's list has arrived, of every kind or of one: swap in a Bound that has it beside what is known of the others."""
-        self.definitions[server] = known = lists.joined(self.definitions.get(server), found)
+    def observed(self, server: names.ServerId, found: catalog.Definitions) -> bool:
+        """A server's list has arrived, of every kind or of one: swap in a Bound that has it beside what is known of the others.
+
+        False when it says what is known already: then the Bound stays the one it is.
+        """
+        before = self.definitions.get(server)
+        known = lists.joined(before, found)
+        if known == before:
+            return False
+        self.definitions[server] = known
         if self.bound is not None:
             self.bound = self.bound.with_definitions(server, known)
+        return True
+
+    def saved(self) -> bytes:
+        """What is known of every server's lists, as `can-i --definitions` reads it: kinds that are not observed are absent."""
+        made: dict[str, dict[str, list[msgspec.Raw]]] = {}
+        for server, known in self.definitions.items():
+            listed = zip(
+                catalog.Form, (known.tools, known.prompts, known.resources, known.templates), strict=True
+            )
+            made[str(server)] = {
+                form.value: [msgspec.Raw(each.raw) for each in kept]
+                for form, kept in listed
+                if form.kind not in known.unobserved
+            }
+        return msgspec.json.encode(made)
 
     def swap(self, fresh: bind.Bound) -> None:
         """A snapshot is in force from here on. Definitions it was not bound with (of servers that left or moved) are forgotten."""

@@ -99,7 +99,7 @@ class Lists:
         self,
         *,
         fetch: Callable[[names.ServerId, call.Kind], Awaitable[Listing]],
-        observed: Callable[[names.ServerId, catalog.Definitions], None],
+        observed: Callable[[names.ServerId, catalog.Definitions], object],
         clock: Callable[[], float],
     ) -> None:
         self._fetch = fetch
