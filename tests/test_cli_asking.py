@@ -29,7 +29,7 @@ def desk(*, known: bool = True) -> asking.Desk:
 
 
 def ask(tool: str, *, known: bool = True, **more: object) -> asking.Answer:
-    return desk(known=known).ask(asking.Question(**{"server": CRM, "tool": tool, "workload": SALES, **more}))  # type: ignore[arg-type]
+    return desk(known=known).ask(asking.Question(**{"server": CRM, "name": tool, "workload": SALES, **more}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_disabled_server_is_named_as_such_without_definitions() -> None:
 
 
 def test_what_is_listed_is_what_could_be_called() -> None:
-    listed = {target.name for target in desk().listed(SALES, None)}
+    listed = {seen.target.name for seen in desk().listed(SALES, None)}
     assert listed == {name for name in TOOLS if ask(name).allowed}
     assert desk().unknown(SALES) == (names.ServerId("tools", "clock"),)
 

@@ -9,6 +9,7 @@ import pathlib
 import pytest
 from click import testing
 
+from outrider import catalog, names
 from outrider_cli import main
 
 EXAMPLES = str(pathlib.Path(__file__).resolve().parent.parent / "examples")
@@ -129,7 +130,12 @@ def test_the_list_can_be_of_one_server_and_a_table(definitions: str) -> None:
     ran = can_i("--list", "tools/clock", "--definitions", definitions)
     lines = ran.stdout.splitlines()
     assert len(lines) == 2
-    assert lines[1].split()[:3] == ["tools/clock", "get_current_time", "tools_clock__get_current_time"]
+    assert lines[1].split()[:4] == [
+        "tools/clock",
+        "tool",
+        "get_current_time",
+        "tools_clock__get_current_time",
+    ]
 
 
 def test_a_list_without_anything_to_list_from_is_exit_4() -> None:
@@ -141,7 +147,7 @@ def test_a_list_without_anything_to_list_from_is_exit_4() -> None:
 
 def test_a_workload_that_sees_nothing_is_told_so(definitions: str) -> None:
     ran = can_i("--list", "crm/salesforce", "--as", HR, "--definitions", definitions)
-    assert (ran.exit_code, ran.stdout) == (0, "hr-agents/helper sees no tool\n")
+    assert (ran.exit_code, ran.stdout) == (0, "hr-agents/helper sees no tool, prompt or resource\n")
 
 
 LINES = [
@@ -236,3 +242,142 @@ def test_a_batch_says_on_how_many_lines_arguments_were_assumed(definitions: str)
     given = "\n".join(json.dumps(line) for line in LINES)
     ran = can_i("--batch", "-", "--definitions", definitions, given=given)
     assert "assumed to be ones the tool accepts, on 1 of 4 lines" in ran.stderr
+
+
+# Prompts and resources ------------------------------------------------------------------------------------------------
+
+KINDS = """
+apiVersion: outrider.dev/v1alpha1
+kind: Settings
+workload: {namespace: agents, serviceAccount: bot}
+---
+apiVersion: outrider.dev/v1alpha1
+kind: MCPServer
+metadata: {name: docs, namespace: agents}
+spec: {description: Documents, endpoint: {url: "https://docs.example/mcp"}}
+---
+apiVersion: outrider.dev/v1alpha1
+kind: MCPToolPolicy
+metadata: {name: readers, namespace: agents}
+spec:
+  targetRefs: [{name: docs}]
+  rules:
+  - {name: words, effect: Allow, from: [{anyone: true}], prompts: ["summarise*"]}
+  - {name: files, effect: Allow, from: [{anyone: true}], resources: ["file:///docs/*"]}
+  - {name: secrets, effect: Deny, resources: ["*secret*"], message: Secrets stay where they are.}
+"""
+LISTED = {
+    "agents/docs": {
+        "tools": [QUERY],
+        "prompts": [{"name": "summarise this"}, {"name": "other"}],
+        "resources": [{"name": "a", "uri": "file:///docs/a"}, {"name": "s", "uri": "file:///docs/secret"}, {"name": "b", "uri": "x://b"}],
+        "resourceTemplates": [{"name": "t", "uriTemplate": "file:///docs/{path}"}, {"name": "u", "uriTemplate": "x://{path}"}],
+    }
+}  # fmt: skip
+
+
+@pytest.fixture
+def kinds(tmp_path: pathlib.Path) -> pathlib.Path:
+    (tmp_path / "all.yaml").write_text(KINDS)
+    (tmp_path / "definitions.json").write_text(json.dumps(LISTED))
+    return tmp_path
+
+
+def of_kinds(here: pathlib.Path, *line: str) -> testing.Result:
+    return testing.CliRunner().invoke(
+        main.cli, ["can-i", *line, "-f", str(here), "--definitions", str(here / "definitions.json")]
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "allowed", "says"),
+    [
+        (("get", "agents/docs", "summarise this"), True, "bot (no team) gets agents/docs summarise this"),
+        (("get", "agents/docs", "summarise that"), False, "PromptUnknown"),
+        (("get", "agents/docs", "other"), False, "to the agent there is no such prompt"),
+        (("call", "agents/docs", "query"), False, "NotAllowed"),
+        (("read", "agents/docs", "file:///docs/a"), True, "bot (no team) reads agents/docs file:///docs/a"),
+        (("read", "agents/docs", "file:///docs/not-listed"), True, "allowed by agents/readers/files (generation 1)"),
+        (("read", "agents/docs", "file:///docs/%73ecret"), False, "Secrets stay where they are."),
+        (("read", "agents/docs", "file:///docs/../etc"), False, "it holds a segment of dots"),
+        (("read", "agents/docs", "x://b"), False, "to the agent there is no such resource"),
+    ],
+)  # fmt: skip
+def test_prompts_and_resources_are_asked_for_by_the_words_of_mcp(
+    kinds: pathlib.Path, line: tuple[str, ...], allowed: bool, says: str
+) -> None:
+    ran = of_kinds(kinds, *line)
+    assert ran.exit_code == (0 if allowed else 1), ran.output
+    assert says in ran.stdout
+    assert ran.stderr == ""
+
+
+def test_the_list_is_of_every_kind(kinds: pathlib.Path) -> None:
+    ran = of_kinds(kinds, "--list", "-o", "jsonl")
+    found = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [(one["kind"], one[one["kind"].lower()], one["exposed"]) for one in found] == [
+        (
+            "Prompt",
+            "summarise this",
+            catalog.exposed_name(names.ServerId("agents", "docs"), "summarise this", "agents"),
+        ),
+        ("Resource", "file:///docs/a", None),
+        ("Template", "file:///docs/{path}", None),
+    ]
+    table = of_kinds(kinds, "--list").stdout.splitlines()
+    assert table[0].split() == ["SERVER", "KIND", "NAME", "MERGED", "NAME", "ALLOWED", "BY"]
+    assert [line.split()[1] for line in table[1:]] == ["prompt", "resource", "template"]
+
+
+def test_what_servers_list_besides_tools_is_said_to_be_unknown_where_it_is(kinds: pathlib.Path) -> None:
+    (kinds / "definitions.json").write_text(json.dumps({"agents/docs": [QUERY]}))
+    ran = of_kinds(kinds, "--list")
+    assert "which prompts these servers list is not known here: agents/docs" in ran.stderr
+    assert "which resources these servers list is not known here: agents/docs" in ran.stderr
+    asked = of_kinds(kinds, "get", "agents/docs", "summarise all")
+    assert (asked.exit_code, "names not checked" in asked.stderr) == (0, True)
+    read = of_kinds(kinds, "read", "agents/docs", "file:///docs/x")
+    assert (read.exit_code, read.stderr) == (0, "")
+
+
+def test_arguments_go_with_tools_alone(kinds: pathlib.Path) -> None:
+    ran = of_kinds(kinds, "get", "agents/docs", "summarise this", "--args", "{}")
+    assert ran.exit_code == 2
+    assert "--args goes with `call`" in ran.stderr
+
+
+def test_a_batch_asks_for_every_kind(kinds: pathlib.Path) -> None:
+    lines = [
+        {"server": "agents/docs", "as": "sa:agents/bot", "prompt": "summarise this"},
+        {"server": "agents/docs", "as": "sa:agents/bot", "resource": "file:///docs/secret"},
+        {"server": "agents/docs", "as": "sa:agents/bot", "tool": "query"},
+    ]
+    (kinds / "batch.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    ran = of_kinds(kinds, "--batch", str(kinds / "batch.jsonl"), "-o", "jsonl")
+    assert [json.loads(line)["reason"] for line in ran.stdout.splitlines()] == [
+        "Allowed",
+        "Denied",
+        "NotAllowed",
+    ]
+    table = of_kinds(kinds, "--batch", str(kinds / "batch.jsonl")).stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["ALLOWED", "yes", "no", "no"]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ({"server": "a/b", "as": "sa:a/b", "prompt": "x", "tool": "y"}, "tool and prompt exclude each other"),
+        ({"server": "a/b", "as": "sa:a/b", "prompt": 3}, "'prompt' is missing or no string"),
+        (
+            {"server": "a/b", "as": "sa:a/b", "resource": "x://y", "arguments": {}},
+            '"arguments" goes with "tool"',
+        ),
+    ],
+)
+def test_a_line_that_asks_for_two_things_at_once_is_refused(
+    kinds: pathlib.Path, line: dict[str, object], why: str
+) -> None:
+    (kinds / "batch.jsonl").write_text(json.dumps(line))
+    ran = of_kinds(kinds, "--batch", str(kinds / "batch.jsonl"))
+    assert ran.exit_code == 2
+    assert why in ran.stderr

@@ -25,7 +25,7 @@ def explained(tool: str = "query", **more: Any) -> dict[str, Any]:
         for name in ("query", "get_account", "delete_account")
     ]
     desk = asking.Desk(WORLD, definitions={CRM: catalog.definitions(raws)} if known else {})
-    question = asking.Question(**{"server": CRM, "tool": tool, "workload": SALES, **more})
+    question = asking.Question(**{"server": CRM, "name": tool, "workload": SALES, **more})
     return checked.explained(desk, question)
 
 

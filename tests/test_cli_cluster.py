@@ -112,7 +112,7 @@ def test_a_server_with_more_tools_than_its_status_names_is_not_said_to_lack_any(
 def test_a_list_shows_what_the_workload_sees(prepared) -> None:
     ran = ask(prepared, "can-i", "--list", "cv-crm/salesforce", "--as", BOT)
     assert ran.exit_code == 0
-    assert [line.split()[1] for line in ran.stdout.splitlines()[1:]] == ["query", "get_account"]
+    assert [line.split()[2] for line in ran.stdout.splitlines()[1:]] == ["query", "get_account"]
 
 
 def test_explain_says_from_which_cluster_and_whether_it_is_the_same_version(prepared) -> None:

@@ -143,7 +143,7 @@ def test_a_call_under_way_is_explained_too(home: pathlib.Path) -> None:
 def test_what_never_became_a_call_is_told_with_its_reason(home: pathlib.Path) -> None:
     ran = explain(home, EARLY)
     assert ran.exit_code == 1
-    assert "before it named a server and a tool: MalformedRequest" in ran.stderr
+    assert "before it named a server and what of it: MalformedRequest" in ran.stderr
     assert "not JSON" in ran.stderr
 
 
@@ -178,3 +178,36 @@ def test_what_is_neither_a_request_nor_a_call_is_exit_2_with_what_to_do(
 
 def test_nothing_to_explain_is_a_usage_error(home: pathlib.Path) -> None:
     assert explain(home).exit_code == 2
+
+
+def test_a_recorded_read_is_explained_as_a_read_and_a_completion_by_what_it_is_about(
+    home: pathlib.Path,
+) -> None:
+    read, completed = (f"01JD2M6Q6ZC4W2Q0G6X8T9R1A{mark}" for mark in "FG")
+    call: dict[str, Any] = {
+        "principal": WHO,
+        "server": "crm/salesforce",
+        "reason": "NotAllowed",
+        "visible": False,
+    }
+    book = journals.opened(home / ".outrider" / "journal", journals.Clock())
+    for id_, method, name in (
+        (read, "resources/read", "crm://accounts/7"), (completed, "completion/complete", "summarise"),
+    ):  # fmt: skip
+        book.refusal(audit.RefusalRecord(event=id_, request_id=id_, tool=name, method=method, **call))
+    book.close()
+    ran = explain(home, read)
+    assert ran.exit_code == 1
+    assert "reads crm/salesforce crm://accounts/7" in ran.stdout
+    assert "refused: NotAllowed (to the agent there is no such resource)" in ran.stdout
+    assert "opens this resource to this caller" in ran.stdout
+    ran = explain(home, completed)
+    assert ran.exit_code == 1
+    assert "is a completion/complete, which is decided like what it is about" in ran.stderr
+
+
+def test_a_hypothetical_get_names_every_check(home: pathlib.Path) -> None:
+    ran = explain(home, "get", "crm/salesforce", "summarise", "-o", "json")
+    found = json.loads(ran.stdout)
+    assert (found["kind"], found["prompt"], found["today"]["allowed"]) == ("Prompt", "summarise", False)
+    assert [step["check"] for step in found["checks"]][:3] == ["server_known", "tool_known", "reachable"]

@@ -101,8 +101,17 @@ def test_definitions_come_from_the_file_or_from_what_the_proxy_saw(
         ("[]", "not a JSON object"),
         ("{", "Expecting"),
         ('{"clock": []}', "not namespace/name"),
-        ('{"tools/clock": {}}', "not a list of tool definitions"),
-        ('{"tools/clock": ["get"]}', "not a list of tool definitions"),
+        ('{"tools/clock": {}}', "neither a list of tools nor an object of tools, prompts, resources"),
+        (
+            '{"tools/clock": {"tool": []}}',
+            "neither a list of tools nor an object of tools, prompts, resources",
+        ),
+        ('{"tools/clock": 3}', "neither a list of tools nor"),
+        ('{"tools/clock": ["get"]}', "tools of tools/clock is not a list of definitions with a name"),
+        (
+            '{"tools/clock": {"resources": [{"name": "x"}]}}',
+            "resources of tools/clock is not a list of definitions with a uri",
+        ),
         ("[" * 100_000, "does not hold definitions"),
     ],
 )

@@ -8,7 +8,8 @@ what is known of it. Where it is not known, a name is taken for existing and the
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from outrider import bind, budgets, call, catalog, decide, decision, identity, names, resources, snapshot
 from outrider import compile as compiler
@@ -19,14 +20,40 @@ ASSUMED_ARGUMENTS = "no arguments were given: assumed to be ones the tool accept
 UNCHECKED_ARGUMENTS = "arguments not checked: the tool's inputSchema is not known here"
 
 
+VERBS = {"call": call.Kind.TOOL, "get": call.Kind.PROMPT, "read": call.Kind.RESOURCE}
+"""How people ask for a kind: as MCP calls it, tools/call, prompts/get and resources/read."""
+
+METHODS = {
+    call.Kind.TOOL: call.Method.CALL,
+    call.Kind.PROMPT: call.Method.GET,
+    call.Kind.RESOURCE: call.Method.READ,
+}
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Question:
-    """May `workload` call `tool` of `server`? `arguments` None: with some arguments, whichever they are."""
+    """May `workload` use `name` of `server`? `arguments` None: with some arguments, whichever they are.
+
+    The name is a tool's, a prompt's or the URI of a resource, as `kind` says.
+    """
 
     server: names.ServerId
-    tool: str
+    name: str
     workload: tuple[str, str]
     arguments: dict[str, Any] | None = None
+    kind: call.Kind = call.Kind.TOOL
+
+    @property
+    def word(self) -> str:
+        """`tool`, `prompt` or `resource`: in sentences, and the member that holds the name in JSON."""
+        return self.kind.value.lower()
+
+
+class Seen(NamedTuple):
+    """One thing in a list. `word` as in Question, or `template`."""
+
+    word: str
+    target: bind.Target
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,7 +77,7 @@ class Answer:
     @property
     def assumed(self) -> str:
         """What a yes takes for granted about the arguments; "" when they were checked, and for a no."""
-        if not self.allowed:
+        if not self.allowed or self.question.kind is not call.Kind.TOOL:
             return ""
         if self.question.arguments is None:
             return ASSUMED_ARGUMENTS
@@ -85,7 +112,10 @@ class Answer:
             "detail": detail,
             "would": list(self.verdict.would),
             "namesChecked": self.checked,
-            "argumentsChecked": self.checked and self.schemas and self.question.arguments is not None,
+            "argumentsChecked": self.checked
+            and self.schemas
+            and self.question.arguments is not None
+            and self.question.kind is call.Kind.TOOL,
         }
 
 
@@ -138,34 +168,49 @@ class Desk:
         held = bound.servers.get(question.server)
         if held is None:
             return None
-        if held.targets is None:
-            return held.index.target(question.tool, None)
-        return held.targets.get((call.Kind.TOOL, question.tool))
+        if not held.observed(question.kind):
+            return held.index.target(question.name, None, question.kind)
+        return held.target(question.kind, question.name)
 
-    def listed(self, who: tuple[str, str], server: names.ServerId | None) -> tuple[bind.Target, ...]:
-        """What this workload sees of servers whose definitions are known."""
-        return tuple(decide.listed(self._both(who)[0], server))
+    def listed(self, who: tuple[str, str], server: names.ServerId | None) -> Iterator[Seen]:
+        """What this workload sees of servers whose definitions are known, kind by kind."""
+        bound = self._both(who)[0]
+        for kind in call.Kind:
+            for target in decide.listed(bound, server, kind):
+                yield Seen(kind.value.lower(), target)
+        for target in decide.templates(bound, server):
+            yield Seen("template", target)
 
-    def unknown(self, who: tuple[str, str]) -> tuple[names.ServerId, ...]:
-        """Servers of this workload whose tools are not known here; a disabled one has none to show."""
+    def unknown(self, who: tuple[str, str], kind: call.Kind = call.Kind.TOOL) -> tuple[names.ServerId, ...]:
+        """Servers of which this workload may use something of a kind, and whose list of it is not known here."""
         return tuple(
             server
             for server, held in self._both(who)[0].servers.items()
-            if held.targets is None and held.view.lifecycle is not snapshot.Lifecycle.DISABLED
+            if not held.observed(kind)
+            and held.view.lifecycle is not snapshot.Lifecycle.DISABLED
+            and (kind is call.Kind.TOOL or kind in held.index.opens)
         )
 
     def _call(self, question: Question) -> call.Call:
-        return call.Call(question.server, question.tool, question.arguments)
+        return call.Call(
+            question.server, question.name, question.arguments, question.kind, METHODS[question.kind]
+        )
 
     def _about(self, question: Question) -> tuple[bind.Bound, bool]:
-        """The Bound for one question, and whether the server's list is known."""
+        """The Bound for one question, and whether the server's list is known, or need not be."""
         whole, nameless = self._both(question.workload)
         bound = nameless if question.arguments is None else whole
-        held = bound.servers.get(question.server)
-        if held is None or held.targets is not None:
+        held, kind = bound.servers.get(question.server), question.kind
+        if held is None or kind is call.Kind.RESOURCE or held.observed(kind):
             return bound, True
-        stand_in = catalog.Definition(question.tool, b"{}", None)
-        return bound.with_definitions(question.server, catalog.Definitions((stand_in,))), False
+        known = self._definitions.get(question.server) or catalog.Definitions(unobserved=frozenset(call.Kind))
+        stand_in = (catalog.Definition(question.name, b"{}", None),)
+        listed = dataclasses.replace(known, unobserved=known.unobserved - {kind})
+        if kind is call.Kind.TOOL:
+            listed = dataclasses.replace(listed, tools=stand_in)
+        else:
+            listed = dataclasses.replace(listed, prompts=stand_in)
+        return bound.with_definitions(question.server, listed), False
 
     def _both(self, who: tuple[str, str]) -> tuple[bind.Bound, bind.Bound]:
         """The workload's Bound, and one in which no schema is looked at: for questions that give no arguments."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`outrider can-i`: may this workload call this tool? Answered by the very function that enforces.
+"""`outrider can-i`: may this workload call this tool, get this prompt, read this resource? Answered by the very function that
+enforces.
 
 Called by main. Works on a folder of files, offline, or on a cluster through kubectl: it calls no server and spends no budget. Exit
 0 yes, 1 no; a batch exits 0 when every line was answered. Refuses to guess at a line it cannot read.
@@ -18,7 +19,9 @@ from outrider import bind, call, decision, names
 from outrider_cli import asking, folder, output, whence
 
 _FORMS = ("table", "json", "jsonl")
-_LINE_FIELDS = frozenset({"server", "tool", "as", "arguments"})
+_KINDS = {kind.value.lower(): kind for kind in call.Kind}
+_LINE_FIELDS = frozenset({"server", "as", "arguments", *_KINDS})
+_FORM = "write: call NAMESPACE/SERVER TOOL, get NAMESPACE/SERVER PROMPT or read NAMESPACE/SERVER URI"
 
 
 @click.command(
@@ -27,10 +30,12 @@ _LINE_FIELDS = frozenset({"server", "tool", "as", "arguments"})
     epilog="""\b
 Examples:
   outrider can-i call crm/salesforce query --as sa:sales-agents/quote-bot
+  outrider can-i get crm/salesforce summarise_account --as sa:sales-agents/quote-bot
+  outrider can-i read crm/salesforce crm://accounts/7 --as sa:sales-agents/quote-bot
   outrider can-i --list --as sa:hr-agents/helper --cluster
   outrider can-i --batch calls.jsonl -o jsonl""",
 )
-@click.argument("what", nargs=-1, metavar="[call NS/SERVER TOOL]")
+@click.argument("what", nargs=-1, metavar="[call NS/SERVER TOOL | get NS/SERVER PROMPT | read NS/SERVER URI]")
 @click.option(
     "--as", "who", metavar="sa:NS/NAME", help="The workload that asks (default: the settings' workload)."
 )
@@ -40,9 +45,13 @@ Examples:
 @click.option(
     "--args", "arguments", metavar="JSON|@FILE", help="Arguments; left out, any that the tool accepts."
 )
-@click.option("--list", "listing", is_flag=True, help="List every tool the workload can see.")
 @click.option(
-    "--batch", metavar="FILE", help="Questions, one JSON object a line: server, tool, as, arguments."
+    "--list", "listing", is_flag=True, help="List every tool, prompt and resource the workload can see."
+)
+@click.option(
+    "--batch",
+    metavar="FILE",
+    help="Questions, one JSON object a line: server, as, one of tool, prompt and resource, arguments.",
 )
 @click.option("-o", "--output", "form", type=click.Choice(_FORMS), default="table", show_default=True)
 @whence.options
@@ -66,11 +75,17 @@ def command(context: click.Context, /, *, definitions: str | None, form: str, **
 
 
 def question(what: tuple[str, ...], who: tuple[str, str], arguments: str | None) -> asking.Question:
-    """The question of `call NS/SERVER TOOL` and `--args`. Raises Stop for anything else."""
-    if len(what) != 3 or what[0] != "call":
-        raise output.Stop(output.USAGE, "say what to call", then="write: call NAMESPACE/SERVER TOOL")
+    """The question of `call NS/SERVER TOOL`, `get` or `read`, and `--args`. Raises Stop for anything else."""
+    if len(what) != 3 or what[0] not in asking.VERBS:
+        raise output.Stop(output.USAGE, "say what to call, get or read", then=_FORM)
+    kind = asking.VERBS[what[0]]
+    if arguments is not None and kind is not call.Kind.TOOL:
+        raise output.Stop(
+            output.USAGE, "--args goes with `call`",
+            why="only a tool's arguments are checked, against its inputSchema", then="leave it out",
+        )  # fmt: skip
     given = None if arguments is None else _arguments(arguments)
-    return asking.Question(_server(what[1]), what[2], who, given)
+    return asking.Question(_server(what[1]), what[2], who, given, kind)
 
 
 def _kind(asked: dict[str, Any]) -> str:
@@ -131,7 +146,7 @@ def _arguments(text: str) -> dict[str, Any]:
 
 
 def _asked(desk: asking.Desk, what: asking.Question) -> dict[str, Any]:
-    return {"server": str(what.server), "tool": what.tool, "as": f"sa:{desk.workload(what.workload)}"}
+    return {"server": str(what.server), what.word: what.name, "as": f"sa:{desk.workload(what.workload)}"}
 
 
 def _one(desk: asking.Desk, answer: asking.Answer, *, form: str, then: str) -> None:
@@ -141,8 +156,9 @@ def _one(desk: asking.Desk, answer: asking.Answer, *, form: str, then: str) -> N
         return
     who = desk.workload(answer.question.workload)
     teams = f" (teams: {', '.join(who.teams)})" if who.teams else " (no team)"
+    asked = answer.question
     click.echo(
-        f"{'yes' if answer.allowed else 'no'}: {who}{teams} calls {answer.question.server} {output.printable(answer.question.tool)}"
+        f"{'yes' if answer.allowed else 'no'}: {who}{teams} {DOES[asked.kind]} {asked.server} {output.printable(asked.name)}"
     )
     for text in because(answer):
         click.echo(f"  {text}")
@@ -152,6 +168,10 @@ def _one(desk: asking.Desk, answer: asking.Answer, *, form: str, then: str) -> N
         output.progress(f"Note: {answer.assumed}.")
     if not answer.checked:
         output.progress(f"Note: {asking.UNCHECKED}. {then}")
+
+
+DOES = {call.Kind.TOOL: "calls", call.Kind.PROMPT: "gets", call.Kind.RESOURCE: "reads"}
+"""What somebody does who uses something of a kind."""
 
 
 def because(answer: asking.Answer) -> list[str]:
@@ -170,7 +190,8 @@ def because(answer: asking.Answer) -> list[str]:
             lines.append(f"rule {objection.rule} (generation {objection.rule.generation})")
         if objection.detail:
             lines.append(objection.detail)
-        told = "the agent is told so" if objection.visible else "to the agent there is no such tool"
+        hidden = f"to the agent there is no such {answer.question.word}"
+        told = "the agent is told so" if objection.visible else hidden
         lines.append(told)
     return lines + [f"in Audit mode: {text}" for text in verdict.would]
 
@@ -178,24 +199,26 @@ def because(answer: asking.Answer) -> list[str]:
 def _list(
     desk: asking.Desk, who: tuple[str, str], server: names.ServerId | None, *, form: str, then: str
 ) -> None:
-    targets = desk.listed(who, server)
-    unknown = [each for each in desk.unknown(who) if server in (None, each)]
+    found = list(desk.listed(who, server))
+    unknown = _unlisted(desk, who, server, call.Kind.TOOL)
     if form == "table":
-        if targets:
+        if found:
             output.table(
-                ["SERVER", "TOOL", "MERGED NAME", "ALLOWED BY"], [_row(target) for target in targets]
+                ["SERVER", "KIND", "NAME", "MERGED NAME", "ALLOWED BY"], [_row(each) for each in found]
             )
         elif not unknown:
-            click.echo(f"{desk.workload(who)} sees no tool")
+            click.echo(f"{desk.workload(who)} sees no tool, prompt or resource")
     elif form == "json":
-        output.as_json([_listed(target) for target in targets])
+        output.as_json([_listed(each) for each in found])
     else:
-        for target in targets:
-            output.as_line(_listed(target))
+        for each in found:
+            output.as_line(_listed(each))
     if unknown:
-        shown = ", ".join(str(each) for each in unknown)
-        output.progress(f"Note: what these servers list is not known here: {shown}.")
-    if unknown and not targets:
+        output.progress(f"Note: what these servers list is not known here: {', '.join(unknown)}.")
+    for kind, word in ((call.Kind.PROMPT, "prompts"), (call.Kind.RESOURCE, "resources")):
+        if more := [each for each in _unlisted(desk, who, server, kind) if each not in unknown]:
+            output.progress(f"Note: which {word} these servers list is not known here: {', '.join(more)}.")
+    if unknown and not found:
         raise output.Stop(
             output.UNREACHABLE,
             "there is nothing to list from",
@@ -203,21 +226,32 @@ def _list(
         )
 
 
+def _unlisted(
+    desk: asking.Desk, who: tuple[str, str], server: names.ServerId | None, kind: call.Kind
+) -> list[str]:
+    return [str(each) for each in desk.unknown(who, kind) if server in (None, each)]
+
+
 def _rules(target: bind.Target) -> list[str]:
     consumer = target.consumer[:1] if target.consumer else ()
     return list(dict.fromkeys(str(rule.ref) for rule in (*target.provider[:1], *consumer)))
 
 
-def _row(target: bind.Target) -> list[str]:
-    return [str(target.server.id), target.name, target.exposed, ", ".join(_rules(target))]
+def _row(seen: asking.Seen) -> list[str]:
+    target = seen.target
+    name = output.printable(target.name)
+    # Resources are not merged: they have no other name.
+    merged = "-" if target.kind is call.Kind.RESOURCE else target.exposed
+    return [str(target.server.id), seen.word, name, merged, ", ".join(_rules(target))]
 
 
-def _listed(target: bind.Target) -> dict[str, Any]:
+def _listed(seen: asking.Seen) -> dict[str, Any]:
+    target = seen.target
     return {
         "server": str(target.server.id),
-        "tool": target.name,
-        "exposed": target.exposed,
-        "kind": call.Kind.TOOL.value,
+        seen.word: target.name,
+        "exposed": None if target.kind is call.Kind.RESOURCE else target.exposed,
+        "kind": seen.word.capitalize(),
         "rules": _rules(target),
     }
 
@@ -243,12 +277,12 @@ def _batch(desk: asking.Desk, file: str, form: str) -> None:
     if form == "table":
         rows = [
             [
-                "yes" if each.allowed else "no", given["server"], given["tool"], given["as"],
+                "yes" if each.allowed else "no", given["server"], output.printable(each.question.name), given["as"],
                 each.as_json()["reason"], each.as_json()["rule"] or "",
             ]
             for given, each in answers
         ]  # fmt: skip
-        output.table(["ALLOWED", "SERVER", "TOOL", "AS", "REASON", "RULE"], rows)
+        output.table(["ALLOWED", "SERVER", "NAME", "AS", "REASON", "RULE"], rows)
     elif form == "json":
         output.as_json([{**given, **each.as_json()} for given, each in answers])
     else:
@@ -268,7 +302,7 @@ def _line(desk: asking.Desk, line: str, place: str) -> asking.Question:
             output.USAGE,
             f"{place} is no question",
             why=why,
-            then='write {"server": "ns/name", "tool": "name", "as": "sa:ns/name"}',
+            then='write {"server": "ns/name", "tool": "name", "as": "sa:ns/name"}, or "prompt" or "resource" in place of "tool"',
         )
 
     try:
@@ -281,7 +315,11 @@ def _line(desk: asking.Desk, line: str, place: str) -> asking.Question:
         raise wrong(
             f"unknown field {output.printable(unknown[0])!r}; allowed: {', '.join(sorted(_LINE_FIELDS))}"
         )
-    for field in ("server", "tool", "as"):
+    words = [word for word in _KINDS if word in given]
+    if len(words) > 1:
+        raise wrong(f"{' and '.join(words)} exclude each other")
+    word = words[0] if words else "tool"
+    for field in ("server", word, "as"):
         if not isinstance(given.get(field), str):
             raise wrong(f"{field!r} is missing or no string")
     server = names.server_id(given["server"])
@@ -290,8 +328,10 @@ def _line(desk: asking.Desk, line: str, place: str) -> asking.Question:
     arguments = given.get("arguments")
     if arguments is not None and not isinstance(arguments, dict):
         raise wrong('"arguments" is not an object')
+    if arguments is not None and word != "tool":
+        raise wrong('"arguments" goes with "tool"')
     try:
         who = folder.workload(desk.world, given["as"])
     except output.Stop:
         raise wrong('"as" is not sa:namespace/name') from None
-    return asking.Question(server, given["tool"], who, arguments)
+    return asking.Question(server, given[word], who, arguments, _KINDS[word])

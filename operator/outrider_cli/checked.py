@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from outrider import bind, budgets, decide, decision, names, rules
-from outrider.compile import scope
+from outrider import bind, budgets, call, decide, decision, names, rules
+from outrider.compile import scope, shadows
 from outrider_cli import asking, output
 
 _ASSUMED_BUDGET = "assumed: nothing is spent here, so every limit counts as untouched"
@@ -27,7 +27,8 @@ def explained(desk: asking.Desk, question: asking.Question) -> dict[str, Any]:
     assumed = _assumed(answer, target)
     return {
         "server": str(question.server),
-        "tool": question.tool,
+        "kind": question.kind.value,
+        question.word: question.name,
         "as": f"sa:{who}",
         "teams": list(who.teams),
         "snapshot": desk.digest(question.workload),
@@ -43,7 +44,9 @@ def _assumed(answer: asking.Answer, target: bind.Target | None) -> dict[str, str
     found = {}
     if not answer.checked:
         found["tool_known"] = f"assumed: {asking.UNCHECKED}"
-    if answer.question.arguments is None:
+    if answer.question.kind is not call.Kind.TOOL:
+        pass  # a prompt's arguments are texts, and the server's to judge; a resource has none
+    elif answer.question.arguments is None:
         found["arguments_fit"] = "assumed: no arguments were given"
     elif not (answer.checked and answer.schemas):
         found["arguments_fit"] = "assumed: the tool's inputSchema is not known here"
@@ -106,7 +109,7 @@ def _object(name: str, generation: int | None, says: str) -> dict[str, Any]:
 
 
 def _missing(desk: asking.Desk, question: asking.Question) -> Iterator[str]:
-    """Why no Allow opens this name: every Allow about the server that names the tool, and what keeps it from counting."""
+    """Why no Allow opens this name: every Allow about the server that names it, and what keeps it from counting."""
     world, server = desk.world, question.server
     if all(placed.resource.id != server for placed in world.servers):
         yield f"There is no MCPServer {server}."
@@ -117,7 +120,8 @@ def _missing(desk: asking.Desk, question: asking.Question) -> Iterator[str]:
         own = policy.metadata.namespace
         speaks = case.keys(own, policy.spec.target_refs, server)
         for rule in policy.spec.rules:
-            if rule.effect is not rules.Effect.ALLOW or not rules.exact(rule.tools or ())(question.tool):
+            named = rules.exact(shadows.globs(rule, question.kind))
+            if rule.effect is not rules.Effect.ALLOW or not named(question.name):
                 continue
             ref = names.RuleRef(own, policy.metadata.name, rule.name, policy.metadata.generation)
             if not speaks:
@@ -134,4 +138,4 @@ def _missing(desk: asking.Desk, question: asking.Question) -> Iterator[str]:
         needed.append((rules.Key.CONSUMER, f"of {caller}, the caller's namespace"))
     for key, whose in needed:
         if not keys & {key, rules.Key.PLATFORM}:
-            yield f"No Allow {whose}, or of the platform, opens this tool to this caller."
+            yield f"No Allow {whose}, or of the platform, opens this {question.word} to this caller."

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from outrider import catalog, findings, manifests, names, resources
+from outrider import call, catalog, findings, manifests, names, resources
 from outrider_cli import kubectl, output
 
 PLURALS = ("mcpservers", "mcptoolpolicies", "mcpbudgets")
@@ -114,16 +114,34 @@ def _name(raw: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _listed(raw: Mapping[str, Any]) -> catalog.Definitions | None:
-    """The names in an object's status, without their definitions; None when not all of them are there."""
+    """The names in an object's status, without their definitions; None when not all of its tools are there.
+
+    A status names tools and prompts. Which resources there are it does not say.
+    """
     status = raw.get("status") or {}
-    tools, count = status.get("tools"), status.get("toolCount")
-    if not isinstance(tools, list) or not isinstance(count, int) or count > len(tools):
+    tools = _whole(status, "tools", "toolCount")
+    if tools is None:
         return None
-    listed = [str(tool.get("name", "")) for tool in tools if isinstance(tool, Mapping)]
-    made = tuple(catalog.Definition(name, b"{}", None) for name in listed if names.is_tool_name(name))
+    prompts = _whole(status, "prompts", "promptCount")
+    unobserved = {call.Kind.RESOURCE} | ({call.Kind.PROMPT} if prompts is None else set())
     dropped = tuple(
         catalog.Dropped(name, findings.Reason.UNUSABLE_TOOL_NAME)
-        for name in listed
+        for name in tools
         if not names.is_tool_name(name)
     )
-    return catalog.Definitions(made, dropped=dropped)
+    return catalog.Definitions(
+        tools=tuple(catalog.Definition(name, b"{}", None) for name in tools if names.is_tool_name(name)),
+        prompts=tuple(catalog.Definition(name, b"{}", None) for name in prompts or ()),
+        dropped=dropped,
+        unobserved=frozenset(unobserved),
+    )
+
+
+def _whole(status: Mapping[str, Any], member: str, count: str) -> list[str] | None:
+    """The names of one list of a status; None when it is not there, or not all of it is."""
+    listed, total = status.get(member), status.get(count)
+    if not isinstance(listed, list):
+        listed = [] if total == 0 else None
+    if listed is None or not isinstance(total, int) or total > len(listed):
+        return None
+    return [str(each.get("name", "")) for each in listed if isinstance(each, Mapping)]

@@ -16,10 +16,16 @@ from typing import Any
 
 import click
 
-from outrider import decision, names
+from outrider import call, decision, names
 from outrider_cli import asking, attempts, can_i, checked, folder, inpod, output, recalled, whence
 
 _ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
+_KINDS = {
+    **{method.value: kind for kind, method in asking.METHODS.items()},
+    call.Method.SUBSCRIBE.value: call.Kind.RESOURCE,
+}
+"""By the method that the journal names."""
+
 _MEANINGS = {str(reason): reason.doc for reason in decision.Reason}
 
 
@@ -30,9 +36,15 @@ _MEANINGS = {str(reason): reason.doc for reason in decision.Reason}
 Examples:
   outrider explain 01JD2M6Q6ZC4W2Q0G6X8T9R1AB
   outrider explain call crm/salesforce delete_account --as sa:sales-agents/quote-bot
+  outrider explain read crm/salesforce crm://accounts/7 --as sa:sales-agents/quote-bot
   outrider explain 01JD2M6Q6ZC4W2Q0G6X8T9R1AB --pod sales-agents/quote-bot-0""",
 )
-@click.argument("what", nargs=-1, required=True, metavar="REQUEST-ID | call NS/SERVER TOOL")
+@click.argument(
+    "what",
+    nargs=-1,
+    required=True,
+    metavar="REQUEST-ID | call NS/SERVER TOOL | get NS/SERVER PROMPT | read NS/SERVER URI",
+)
 @click.option(
     "--as", "who", metavar="sa:NS/NAME", help="The workload that asks (default: the settings' workload)."
 )
@@ -57,7 +69,7 @@ def command(context: click.Context, /, *, form: str, **asked: Any) -> None:
     asked["cluster_meant"] = asked["cluster_meant"] or asked["pod"] is not None
     source = whence.chosen(context, asked)
     past = None
-    if asked["what"][0] != "call":
+    if asked["what"][0] not in asking.VERBS:
         past = _recorded(source, asked)
     elif asked["pod"] is not None:
         raise output.Stop(output.USAGE, "--pod goes with a request id", then="leave it out, or give the id")
@@ -86,7 +98,7 @@ def _recorded(source: whence.Source, asked: dict[str, Any]) -> dict[str, Any]:
         raise output.Stop(
             output.USAGE,
             "that is neither a request id nor a call",
-            then="give the 26 characters an answer or `outrider audit search` shows, or write: call NAMESPACE/SERVER TOOL",
+            then="give the 26 characters an answer or `outrider audit search` shows, or write: call NAMESPACE/SERVER TOOL (or get a PROMPT, or read a URI)",
         )
     if any(asked[name] is not None for name in ("who", "arguments")):
         raise output.Stop(
@@ -119,11 +131,18 @@ def _again(past: dict[str, Any]) -> asking.Question:
     if server is None or not past.get("tool") or not who[2]:
         raise output.Stop(
             output.NO,
-            f"request {past['requestId']} was refused before it named a server and a tool",
+            f"request {past['requestId']} was refused before it named a server and what of it",
             why=f"{past['reason']}: {_meaning(past['reason'])}"
             + (f" {past['detail']}" if past.get("detail") else ""),
         )
-    return asking.Question(server, past["tool"], (who[0], who[2]), _arguments(past))
+    kind = _KINDS.get(past.get("method", call.Method.CALL.value))
+    if kind is None:
+        raise output.Stop(
+            output.NO, f"request {past['requestId']} is a {past['method']}, which is decided like what it is about",
+            then="ask about that: explain get NAMESPACE/SERVER PROMPT, or explain read NAMESPACE/SERVER URI",
+        )  # fmt: skip
+    arguments = _arguments(past) if kind is call.Kind.TOOL else None
+    return asking.Question(server, past["tool"], (who[0], who[2]), arguments, kind)
 
 
 def _arguments(past: dict[str, Any]) -> dict[str, Any] | None:
@@ -178,7 +197,10 @@ def _show(found: dict[str, Any], then: str) -> None:
         _show_recorded(found)
     today = found["today"]
     teams = ", ".join(found["teams"]) or "none"
-    click.echo(f"{found['as']} (teams: {teams}) calls {found['server']} {output.printable(found['tool'])}")
+    kind = call.Kind(found["kind"])
+    word = kind.value.lower()
+    does = can_i.DOES[kind]
+    click.echo(f"{found['as']} (teams: {teams}) {does} {found['server']} {output.printable(found[word])}")
     click.echo(f"configuration {found['snapshot'][:12] or '(version not known)'}, from {found['from']}\n")
     output.table(["CHECK", "", "WHAT IT FOUND"], [_check_row(step) for step in found["checks"]])
     if found["objects"]:
@@ -189,7 +211,7 @@ def _show(found: dict[str, Any], then: str) -> None:
         click.echo(f"  {output.printable(text)}")
     click.echo()
     verdict = "allowed" if today["allowed"] else f"refused: {today['reason']}"
-    told = "" if today["allowed"] or today["visible"] else " (to the agent there is no such tool)"
+    told = "" if today["allowed"] or today["visible"] else f" (to the agent there is no such {word})"
     click.echo(f"Today: {verdict}{told}")
     for text in today["would"]:
         click.echo(f"  in Audit mode: {output.printable(text)}")

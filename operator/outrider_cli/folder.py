@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from outrider import catalog, identity, manifests, names, resources, snapshot, wire
+from outrider import call, catalog, identity, manifests, names, resources, snapshot, wire
 from outrider_cli import output
 
 STATE = ".outrider"
@@ -178,7 +178,8 @@ def _read(path: pathlib.Path, content: bytes) -> Definitions:
             output.USAGE,
             f"{path} does not hold definitions",
             why=str(error),
-            then='write {"namespace/server": [tool, ...]} with tools as tools/list gives them',
+            then='write {"namespace/server": [tool, ...]} with tools as tools/list gives them, or '
+            '{"namespace/server": {"tools": [...], "prompts": [...], "resources": [...], "resourceTemplates": [...]}}',
         ) from None
 
 
@@ -190,13 +191,35 @@ def _definitions(content: bytes) -> dict[names.ServerId, catalog.Definitions]:
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")  # noqa: TRY004 - the caller answers for every flaw alike
     found = {}
-    for key, tools in value.items():
+    for key, lists in value.items():
         server = names.server_id(key)
         if server is None:
             raise ValueError(f"{output.printable(key)!r} is not namespace/name")
-        if not isinstance(tools, list) or not all(
-            isinstance(tool, dict) and "name" in tool for tool in tools
-        ):
-            raise ValueError(f"{server} is not a list of tool definitions")
-        found[server] = catalog.definitions(msgspec.json.encode(tool) for tool in tools)
+        found[server] = _listed(server, {"tools": lists} if isinstance(lists, list) else lists)
     return found
+
+
+_FORMS = {form.value: form for form in catalog.Form}
+_NAMED_BY = {catalog.Form.RESOURCES: "uri", catalog.Form.TEMPLATES: "uriTemplate"}
+
+
+def _listed(server: names.ServerId, lists: Any) -> catalog.Definitions:
+    """One server's lists; a kind of which there is none has not been observed. Raises ValueError."""
+    if not isinstance(lists, dict) or not lists or lists.keys() - _FORMS.keys():
+        raise ValueError(f"{server} is neither a list of tools nor an object of {', '.join(_FORMS)}")
+    read = {}
+    for name, entries in lists.items():
+        form = _FORMS[name]
+        member = _NAMED_BY.get(form, "name")
+        if not isinstance(entries, list) or not all(
+            isinstance(entry, dict) and member in entry for entry in entries
+        ):
+            raise ValueError(f"{name} of {server} is not a list of definitions with a {member}")
+        read[form] = catalog.read(form, (msgspec.json.encode(entry) for entry in entries))
+    nothing = catalog.Listed((), ())
+    kept = [read.get(form, nothing).kept for form in catalog.Form]
+    return catalog.Definitions(
+        kept[0], kept[1], kept[2], kept[3],
+        dropped=tuple(one for each in read.values() for one in each.dropped),
+        unobserved=frozenset(call.Kind) - {form.kind for form in read},
+    )  # fmt: skip
