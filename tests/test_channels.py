@@ -116,3 +116,14 @@ def test_nothing_follows_the_end_of_a_session():
     made.attach(late := Wire())
     assert (late.status, late.ended, heard(late)) == (200, True, [])
     assert clock.armed == []
+
+
+def test_a_stream_can_be_ended_without_ending_what_comes_after_it():
+    made, clock, changes = channel()
+    made.part()
+    made.attach(wire := Wire())
+    made.part()
+    assert (wire.ended, clock.armed, changes) == (True, [], [True, False])
+    made.attach(again := Wire())
+    made.offer(ONE)
+    assert heard(again) == [ONE]

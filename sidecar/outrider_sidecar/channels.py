@@ -100,6 +100,12 @@ class Channel:
         self._flush()
         return True
 
+    def part(self) -> None:
+        """Ends the stream that is there, in order; the agent may open another."""
+        if self._hearing is not None:
+            self._part()
+            self._changed()
+
     def close(self) -> None:
         """The session is over, or the proxy goes: the stream ends as HTTP says it should, and nothing is taken any more."""
         self._closed = True

@@ -59,9 +59,12 @@ class _Heard:
 
 
 class Follower:
-    """One session's stream. `hear` gets every message; `over` is called at most once, when there is nothing left to follow."""
+    """One session's stream. `hear` gets every message; `over` is called at most once, when there is nothing left to follow.
 
-    def __init__(
+    `begun` is called whenever the server has opened its stream: from then on it is heard.
+    """
+
+    def __init__(  # noqa: PLR0913 -- three of them are what it says
         self,
         parts: Parts,
         permit: decision.Permit,
@@ -69,12 +72,14 @@ class Follower:
         *,
         hear: Callable[[jsonrpc.Answer], None],
         over: Callable[[End], None] = lambda _: None,
+        begun: Callable[[], None] = lambda: None,
     ) -> None:
         self.permit = permit
         self.session = session
         self._parts = parts
         self._hear = hear
         self._over = over
+        self._begun = begun
         self._task = asyncio.get_running_loop().create_task(self._follow(), name=f"follow {permit.server.id}")
 
     @property
@@ -129,9 +134,10 @@ class Follower:
             return True
 
         endpoint, started = permit.server.endpoint, parts.clock()
-        into = reading.Reading(
+        into = _Reading(
             result_bytes_max=endpoint.result_bytes_max, on_message=said, on_end=end, secrets=lent.secrets
         )
+        into.begun = self._begun
         head = polling.listening(self.session.id, self.session.version, last)
         deadline = started + endpoint.stream_seconds
         into.flight = parts.upstream.send(permit, lent, head, b"", into, deadline=deadline, method="GET")
@@ -141,6 +147,19 @@ class Follower:
             into.flight.cancel()
         heard.status, heard.place, heard.seconds = into.status, into.place, parts.clock() - started
         return heard
+
+
+class _Reading(reading.Reading):
+    """Says when the stream has begun."""
+
+    __slots__ = ("begun",)
+
+    begun: Callable[[], None]
+
+    def head(self, status: int, headers: exchange.Headers) -> None:
+        super().head(status, headers)
+        if status == 200:
+            self.begun()
 
 
 def _is_no_stream(heard: _Heard) -> bool:

@@ -45,10 +45,12 @@ METHODS: Final = frozenset({*_KINDS, conventions.COMPLETE})
 
 
 def named(message: jsonrpc.Message) -> Named:
-    """Of a request whose method is one of METHODS. A name that is no name at all is "": refused like an unknown one."""
+    """Of a request whose method is one of METHODS, or a subscription to one resource. A name that is no name at all is "": refused like an unknown one."""
     params = message.params
     if message.method == conventions.COMPLETE:
         return _referred(params)
+    if message.method == conventions.SUBSCRIBE:
+        return Named(call.Kind.RESOURCE, _text(params.get("uri")), call.Method.SUBSCRIBE)
     kind, method = _KINDS[message.method]
     arguments = params.get("arguments") if kind is not call.Kind.RESOURCE else None
     return Named(kind, _text(params.get(MEMBER[message.method])), method, arguments)

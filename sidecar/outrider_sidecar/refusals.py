@@ -56,15 +56,16 @@ class Desk:
             _unrecorded(failure, record.request_id)
         self._parts.telemetry.operated("", "", record.reason, 0.0)
 
-    def call(self, visit: visits.Visit, refused: decision.Refusal, bound: bind.Bound | None) -> None:
-        """A refused request of a governed method."""
+    def noted(
+        self, visit: visits.Visit, refused: decision.Refusal, bound: bind.Bound | None, *, event: str = ""
+    ) -> None:
+        """Records and counts a refusal that is answered elsewhere, or with others; `event` when it is one of several."""
+        about = dataclasses.replace(visit.about, request_id=event) if event else visit.about
         parts, objection, rule = self._parts, refused.objection, refused.objection.rule
         held = bound.servers.get(refused.call.server) if bound is not None else None
         ours = parts.clock() - visit.request.received
         self._write(
-            parts.writer.refusal(
-                visit.about, refused, view=held.view if held else None, ours=round(ours * 1e6)
-            )
+            parts.writer.refusal(about, refused, view=held.view if held else None, ours=round(ours * 1e6))
         )
         parts.telemetry.decided(
             rule.object if rule else "", rule.rule if rule else "", "deny", objection.reason.value
@@ -76,6 +77,11 @@ class Desk:
         parts.telemetry.operated(refused.call.method.value, tool, objection.reason.value, ours)
         if not objection.visible:
             _hidden(visit, refused)
+
+    def call(self, visit: visits.Visit, refused: decision.Refusal, bound: bind.Bound | None) -> None:
+        """A refused request of a governed method."""
+        objection = refused.objection
+        self.noted(visit, refused, bound)
         name = governed.named(visit.subject.message).name
         body = answers.refused(visit.subject, objection, request_id=visit.about.request_id, name=name)
         answers.json(body).give(visit.reply)
