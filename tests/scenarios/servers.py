@@ -44,13 +44,28 @@ def crm(logs: pathlib.Path, token: str = CRM_TOKEN) -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def library(logs: pathlib.Path) -> Iterator[str]:
+    """tests/scenarios/library.py on the SDK 2.x: thousands of everything, in both eras."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(128)
+        descriptor = listening.fileno()
+        line = [sys.executable, "-m", "tests.scenarios.library", str(descriptor)]
+        env = {"PYTHONPATH": str(ROOT)}
+        process = laptop.Process("library", line, logs=logs, pass_fds=[descriptor], env=env)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
+    with _stopped(process):
+        yield url
+
+
+@contextlib.contextmanager
 def clock(logs: pathlib.Path) -> Iterator[str]:
     """mcp-server-time (SDK 1.x, stdio) behind mcp-proxy: a server of the handshake era."""
     bridge = pathlib.Path(os.environ["OUTRIDER_BRIDGE"])
     _needed(bridge)
     time_server = bridge.with_name("mcp-server-time")
     line = [bridge, "--host", "127.0.0.1", "--port", "{port}", "--", time_server, "--local-timezone", "UTC"]
-    with _on_a_free_port("clock", [str(word) for word in line], logs) as url:
+    with on_a_free_port("clock", [str(word) for word in line], logs) as url:
         yield url
 
 
@@ -63,7 +78,7 @@ def everything(logs: pathlib.Path) -> Iterator[str]:
     node = pathlib.Path(sys.executable).with_name("node")
     _needed(program)
     _needed(node)
-    with _on_a_free_port("everything", [str(node), str(program), "streamableHttp"], logs) as url:
+    with on_a_free_port("everything", [str(node), str(program), "streamableHttp"], logs) as url:
         yield url
 
 
@@ -73,7 +88,7 @@ def _needed(file: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _on_a_free_port(name: str, line: list[str], logs: pathlib.Path) -> Iterator[str]:
+def on_a_free_port(name: str, line: list[str], logs: pathlib.Path) -> Iterator[str]:
     for _ in range(5):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
