@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OUTRIDER_LEGACY_PYTHON ?= $(CURDIR)/.venv-legacy/bin/python
 export OUTRIDER_BRIDGE ?= $(CURDIR)/.venv-legacy/bin/mcp-proxy
+export OUTRIDER_FASTMCP_PYTHON ?= $(CURDIR)/.venv-fastmcp/bin/python
+export OUTRIDER_LANGCHAIN_PYTHON ?= $(CURDIR)/.venv-langchain/bin/python
 export OUTRIDER_NODE_MODULES ?= $(CURDIR)/tests/node/node_modules
 JOBS ?= auto
 
@@ -20,9 +22,9 @@ help: ## what there is
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-.venv-legacy/stamp: lock/legacy.txt
-	$(PYTHON) -m venv .venv-legacy
-	.venv-legacy/bin/pip install --quiet --require-hashes -r lock/legacy.txt
+.venv-%/stamp: lock/%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --require-hashes -r $<
 	@touch $@
 
 tests/node/node_modules/stamp: tests/node/package.json tests/node/package-lock.json .venv/stamp
@@ -34,7 +36,7 @@ install: .venv/stamp .venv-legacy/stamp ## the two environments, from the locks
 demo: install ## real servers, a scripted agent, a live table; ONCE=1 to check and leave
 	$(BIN)/python -m examples.demo $(if $(filter 1,$(ONCE)),--once)
 
-test: install tests/node/node_modules/stamp lint ## everything
+test: install .venv-fastmcp/stamp .venv-langchain/stamp tests/node/node_modules/stamp lint ## everything
 	bash tests/kube/build.sh >/dev/null
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q
 
@@ -62,8 +64,8 @@ RESOLVE := uv pip compile -q --universal --python-version 3.11 --generate-hashes
 
 lock: .venv/stamp ## resolve anew (needs uv); images hold the versions that the tests run with
 	$(RESOLVE) lock/dev.in -o lock/dev.txt
-	$(RESOLVE) lock/legacy.in -o lock/legacy.txt
+	for each in legacy fastmcp langchain; do $(RESOLVE) lock/$$each.in -o lock/$$each.txt || exit 1; done
 	for each in sidecar operator build; do $(RESOLVE) -c lock/dev.txt lock/$$each.in -o lock/$$each.txt || exit 1; done
 
 clean: ## back to a fresh clone
-	rm -rf .venv .venv-legacy tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -15,6 +15,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 os.environ.setdefault("OUTRIDER_LEGACY_PYTHON", str(ROOT / ".venv-legacy" / "bin" / "python"))
 os.environ.setdefault("OUTRIDER_BRIDGE", str(ROOT / ".venv-legacy" / "bin" / "mcp-proxy"))
+os.environ.setdefault("OUTRIDER_FASTMCP_PYTHON", str(ROOT / ".venv-fastmcp" / "bin" / "python"))
+os.environ.setdefault("OUTRIDER_LANGCHAIN_PYTHON", str(ROOT / ".venv-langchain" / "bin" / "python"))
 os.environ.setdefault("OUTRIDER_NODE_MODULES", str(ROOT / "tests" / "node" / "node_modules"))
 
 hypothesis.settings.register_profile("outrider", deadline=None, print_blob=True)

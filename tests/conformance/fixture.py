@@ -2,7 +2,7 @@
 """An MCP server that offers what the official conformance suite asks for, in both eras, on the official SDK.
 
 `running(logs)` starts it as a process of its own and gives its URL. The tools are in `offers` and `dialogues`; prompts,
-resources, completions and the wiring are here. By hand: `python -m tests.conformance.fixture PORT`.
+resources, completions and the wiring are here. By hand: `python -m tests.conformance.fixture PORT [modern-only]`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ from mcp import types
 from mcp.server import lowlevel, request_state, streamable_http, subscriptions
 from mcp.server.context import ServerRequestContext
 from mcp.shared import exceptions
+from starlette import responses
+from starlette.types import ASGIApp, Receive, Scope, Send
 from tests import laptop
 from tests.conformance import dialogues, offers
 
 NAME = "outrider-conformance-fixture"
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+MODERN = "2026-07-28"
 RETRY_MS = 100
+_MODERN_ONLY = "modern-only"
 _EVENTS_MAX = 10_000
 _TEMPLATE = re.compile(r"test://template/([^/]+)/data")
 _TEXTS = {
@@ -191,21 +195,41 @@ def server() -> lowlevel.Server[Any]:
     return made
 
 
-def main(listening: socket.socket) -> None:
-    app = server().streamable_http_app(event_store=Events(), retry_interval=RETRY_MS)
-    options = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+class ModernOnly:
+    """The same server for clients of the stateless era alone: to others it names the version that it wants."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or (b"mcp-protocol-version", MODERN.encode()) in scope["headers"]:
+            await self._app(scope, receive, send)
+            return
+        data = {"supported": [MODERN]}
+        error = {"code": types.UNSUPPORTED_PROTOCOL_VERSION, "message": "Unsupported", "data": data}
+        told = responses.JSONResponse({"jsonrpc": "2.0", "id": None, "error": error}, status_code=400)
+        await told(scope, receive, send)
+
+
+def main(listening: socket.socket, *, modern_only: bool = False) -> None:
+    app: ASGIApp = server().streamable_http_app(event_store=Events(), retry_interval=RETRY_MS)
+    options = uvicorn.Config(
+        ModernOnly(app) if modern_only else app, log_level="warning", timeout_graceful_shutdown=1
+    )
     uvicorn.Server(options).run(sockets=[listening])
 
 
 @contextlib.contextmanager
-def running(logs: pathlib.Path) -> Iterator[str]:
+def running(logs: pathlib.Path, *, modern_only: bool = False) -> Iterator[str]:
     """The fixture on a free port; its URL names localhost, as the suite's check against DNS rebinding demands."""
+    words = [_MODERN_ONLY] if modern_only else []
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(256)
         process = laptop.Process(
-            "fixture", [sys.executable, "-m", __name__, f"fd={listening.fileno()}"], logs=logs,
-            pass_fds=[listening.fileno()], env={"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
+            "-".join(["fixture", *words]), [sys.executable, "-m", __name__, f"fd={listening.fileno()}", *words],
+            logs=logs, pass_fds=[listening.fileno()],
+            env={"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
         )  # fmt: skip
         port = listening.getsockname()[1]
     try:
@@ -216,11 +240,11 @@ def running(logs: pathlib.Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    word = sys.argv[1]
+    word, chosen_era = sys.argv[1], sys.argv[2:]
     if word.startswith("fd="):
-        main(socket.socket(fileno=int(word.removeprefix("fd="))))
+        main(socket.socket(fileno=int(word.removeprefix("fd="))), modern_only=chosen_era == [_MODERN_ONLY])
     else:
         with socket.socket() as chosen:
             chosen.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             chosen.bind(("127.0.0.1", int(word)))
-            main(chosen)
+            main(chosen, modern_only=chosen_era == [_MODERN_ONLY])
