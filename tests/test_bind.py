@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -151,4 +152,86 @@ def test_a_server_is_in_sight_when_some_call_of_it_would_not_look_unknown() -> N
     assert in_sight(testing.allow(), testing.allow(key="Consumer", name="c"), consumer_key_needed=True) == (
         True,
         True,
+    )
+
+
+# Prompts and resources ------------------------------------------------------------------------------------------------
+
+
+def test_a_uri_that_no_list_names_is_joined_once_and_a_flood_of_them_is_forgotten() -> None:
+    view = testing.a_server(testing.allow(resources=("*",)))
+    held = bind.bound(testing.a_snapshot(view), {}).servers[view.id]
+    kind = call.Kind.RESOURCE
+    assert held.target(kind, "a://b") is held.target(kind, "a://b")
+    assert held.target(kind, "a://../b") is None
+    for number in range(3 * bind.MEMO_MAX):
+        assert held.target(kind, f"a://{number}") is not None
+    assert len(held._memo) <= bind.MEMO_MAX
+    assert held.target(call.Kind.PROMPT, "unlisted") is None
+
+
+def test_prompts_have_merged_names_of_their_own_and_resources_have_none() -> None:
+    view = testing.a_server(testing.allow(prompts=("*",), resources=("*",)))
+    observed = catalog.definitions(
+        [b'{"name":"greet","inputSchema":{"type":"object"}}'],
+        prompts=[b'{"name":"greet"}', b'{"name":"Write a letter"}'],
+        resources=[b'{"name":"a","uri":"a://b"}'],
+    )
+    bound = bind.bound(testing.a_snapshot(view), {view.id: observed})
+    prompt, tool = call.Kind.PROMPT, call.Kind.TOOL
+    letter = catalog.exposed_name(view.id, "Write a letter", "crm")
+    assert bound.named(letter, prompt) == (view.id, "Write a letter")
+    assert bound.named(letter) == (view.id, letter.partition("__")[2])
+    assert (
+        bound.named("salesforce__greet", prompt)
+        == bound.named("salesforce__greet", tool)
+        == (view.id, "greet")
+    )
+    assert {kind for kind, _ in bound.servers[view.id].exposed} == {prompt, tool}
+
+
+def test_a_kind_that_is_not_observed_leaves_the_others_as_they_are() -> None:
+    view = testing.a_server(testing.allow("query", prompts=("*",)))
+    observed = dataclasses.replace(testing.tools("query"), unobserved=frozenset({call.Kind.PROMPT}))
+    held = bind.bound(testing.a_snapshot(view), {view.id: observed}).servers[view.id]
+    assert [held.observed(kind) for kind in call.Kind] == [True, False, True]
+    assert held.target(call.Kind.TOOL, "query") is not None
+    bound = bind.bound(testing.a_snapshot(view), {view.id: observed})
+    assert bound.named("salesforce__Write", call.Kind.PROMPT) == (view.id, "Write")
+    nowhere = testing.a_server(testing.allow("other", prompts=("*",)))
+    unseen = bind.bound(testing.a_snapshot(nowhere), {view.id: observed}).servers[view.id]
+    assert unseen.in_sight, "some prompt may be there"
+
+
+def test_rules_about_prompts_and_resources_are_held_against_their_own_lists() -> None:
+    view = testing.a_server(
+        testing.allow(
+            prompts=("greet", "great"), resources=("db://users/7", "db://rows/*", "other://*", "*")
+        ),
+        testing.deny("nothing", prompts=("*",), resources=("FILE:///A",)),
+    )
+    observed = catalog.definitions(
+        [b'{"name":"nothing","inputSchema":{"type":"object"}}'],
+        prompts=[b'{"name":"greet"}', b'{"name":"a\\nb"}'],
+        resources=[b'{"name":"a","uri":"file:///a"}', b'{"name":"r","uri":"db://rows/1"}'],
+        templates=[b'{"name":"t","uriTemplate":"db://users/{id}"}'],
+    )
+    found = bind.objections(
+        bind.bound(testing.a_snapshot(view), {view.id: observed}).servers[view.id], observed
+    )
+    assert [(each.reason.value, each.path) for each in found] == [
+        ("UnusablePromptName", "spec.endpoint"),
+        ("UnknownPrompt", "spec.rules[r].prompts"),
+        ("UnknownResource", "spec.rules[r].resources"),
+    ]
+    assert "the prompt 'a\\nb' is left out: its name is not 1 to 128 characters" in found[0].message
+    assert "lists no resource or template that 'other://*' matches" in found[2].message
+    unobserved = dataclasses.replace(
+        testing.tools("nothing"), unobserved=frozenset({call.Kind.PROMPT, call.Kind.RESOURCE})
+    )
+    assert (
+        bind.objections(
+            bind.bound(testing.a_snapshot(view), {view.id: unobserved}).servers[view.id], unobserved
+        )
+        == ()
     )

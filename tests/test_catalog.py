@@ -16,7 +16,7 @@ import mcp_types._v2026_07_28 as modern
 import pytest
 from hypothesis import strategies as st
 
-from outrider import catalog, findings, names
+from outrider import call, catalog, findings, names
 
 TOOL = st.from_regex(r"[A-Za-z0-9_.-]{1,128}", fullmatch=True)
 LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
@@ -177,3 +177,84 @@ def test_every_official_client_reads_whatever_is_kept() -> None:
     done = subprocess.run([legacy, "-c", code], input=page, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert int(done.stdout) == len(kept)
+
+
+URI = (
+    st.text(max_size=12)
+    | st.text(alphabet="a:/.[]@%?#1-xé_~!", max_size=16)
+    | st.from_regex(r"[a-z]{1,5}:[/?#a-z0-9@:.\\[\\]-]{0,12}", fullmatch=True)
+)
+SCHEMES = st.builds(
+    "{}:{}".format, st.sampled_from(["http", "https", "file", "crm", "ws", "FTP", "urn"]), URI
+)
+COMMON = {
+    "title": ANY, "description": ANY, "_meta": ANY, "icons": MEMBERS["icons"], "mimeType": ANY, "size": ANY, "name_": ANY,
+    "annotations": ANY | st.fixed_dictionaries({}, optional={
+        "audience": ANY | st.lists(st.sampled_from(["user", "assistant", "robot"]), max_size=2), "priority": ANY | st.floats(-1, 2),
+        "lastModified": ANY,
+    }),
+}  # fmt: skip
+ARGUMENTS = st.lists(
+    st.fixed_dictionaries({"name": st.text(max_size=3) | ANY}, optional={"description": ANY, "required": ANY, "title": ANY}), max_size=2
+)  # fmt: skip
+FORMS = {
+    catalog.Form.PROMPTS: (
+        "ListPromptsResult", {"name": st.text(min_size=1, max_size=9)}, {"arguments": ARGUMENTS | ANY},
+    ),
+    catalog.Form.RESOURCES: ("ListResourcesResult", {"name": st.text(max_size=3) | ANY, "uri": SCHEMES | URI}, {}),
+    catalog.Form.TEMPLATES: (
+        "ListResourceTemplatesResult", {"name": st.text(max_size=3) | ANY, "uriTemplate": SCHEMES | URI}, {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.value)
+def test_every_official_client_reads_whatever_is_kept_of_other_kinds(form: catalog.Form) -> None:
+    result, needed, more = FORMS[form]
+    kept: list[bytes] = []
+
+    @hypothesis.settings(max_examples=600, deadline=None, database=None)
+    @hypothesis.given(members=st.fixed_dictionaries(needed, optional={**COMMON, **more}))
+    def collect(members: dict[str, Any]) -> None:
+        found = catalog.read(form, [json.dumps(members).encode()])
+        kept.extend(each.raw for each in found.kept)
+        for each in found.kept:
+            page = {form.value: [json.loads(each.raw)]}
+            getattr(mcp.types, result).model_validate(page, by_name=False)
+            getattr(handshake, result).model_validate(page, by_name=False)
+            stamped = {**page, "resultType": "complete", "ttlMs": 1, "cacheScope": "private"}
+            getattr(modern, result).model_validate(stamped, by_name=False)
+
+    collect()
+    assert len(kept) > 20
+    code = (
+        f"import sys, mcp.types\nfor line in sys.stdin.buffer:\n"
+        f"    try: mcp.types.{result}.model_validate_json(line)\n"
+        f"    except ValueError as error: print(line, error)"
+    )
+    lines = b"".join(b'{"%s":[%s]}\n' % (form.value.encode(), raw) for raw in kept)
+    legacy = os.environ["OUTRIDER_LEGACY_PYTHON"]
+    done = subprocess.run([legacy, "-c", code], input=lines, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode() == ""
+
+
+def test_each_list_is_read_by_its_own_names_and_what_is_dropped_says_of_which_kind() -> None:
+    found = catalog.definitions(
+        [tool(name="query")],
+        prompts=[b'{"name":"Write a letter"}', b'{"name":"a\\nb"}', b'{"name":"Write a letter"}', b"{}"],
+        resources=[b'{"uri":"a://b","name":"b","x":[1.50]}', b'{"uri":"a://../b","name":"b"}', b'{"uri":"plain","name":"b"}'],
+        templates=[b'{"uriTemplate":"a://{b}","name":"b"}', b'{"uriTemplate":"a://{b","name":"b"}'],
+    )  # fmt: skip
+    kinds = [call.Kind.TOOL, call.Kind.PROMPT, call.Kind.RESOURCE]
+    assert [found.names(kind) for kind in kinds] == [("query",), ("Write a letter",), ("a://b",)]
+    assert found.resources[0].raw == b'{"uri":"a://b","name":"b","x":[1.50]}'
+    assert [each.name for each in found.templates] == ["a://{b}"]
+    assert [(each.kind.value, each.name, each.reason.value) for each in found.dropped] == [
+        ("Prompt", "a\nb", "UnusablePromptName"),
+        ("Prompt", "Write a letter", "DuplicateName"),
+        ("Prompt", "?", "DefinitionsRefused"),
+        ("Resource", "a://../b", "UnusableUri"),
+        ("Resource", "plain", "UnusableUri"),
+        ("Resource", "a://{b", "UnusableUri"),
+    ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from outrider import bind, budgets, call, decide, decision, names, snapshot, testing
+from outrider import bind, budgets, call, catalog, decide, decision, names, snapshot, testing
 
 R = decision.Reason
 
@@ -219,3 +219,143 @@ def test_the_proxy_may_list_a_server_it_knows_and_no_other() -> None:
     )
     missing = decide.permit_listing(testing.bound_to(disabled), names.ServerId("no", "such"))
     assert refused(missing) == (R.SERVER_UNKNOWN, False)
+
+
+# Prompts and resources ------------------------------------------------------------------------------------------------
+
+EVERYTHING = testing.allow(prompts=("*",), resources=("*",))
+
+
+def of(
+    bound: bind.Bound, kind: str, name: str, *, method: call.Method | None = None, **more: Any
+) -> decision.Decision:
+    """A get of a prompt or a read of a resource, unless another method is said."""
+    chosen = call.Kind(kind)
+    usual = call.Method.GET if chosen is call.Kind.PROMPT else call.Method.READ
+    units = more.pop("units", budgets.UNLIMITED)
+    return decide.decide(
+        bound, call.Call(testing.CRM, name, None, chosen, method or usual), units, now=0.0, **more
+    )
+
+
+def listing(view: snapshot.ServerView, **lists: list[bytes]) -> bind.Bound:
+    return bind.bound(testing.a_snapshot(view), {view.id: catalog.definitions(**lists)})
+
+
+def test_a_prompt_must_be_listed_and_allowed_and_a_resource_allowed() -> None:
+    bound = listing(testing.a_server(EVERYTHING), prompts=[b'{"name":"greet"}'])
+    assert isinstance(of(bound, "Prompt", "greet"), decision.Permit)
+    assert refused(of(bound, "Prompt", "other")) == (R.PROMPT_UNKNOWN, False)
+    assert isinstance(of(bound, "Resource", "file:///unlisted"), decision.Permit)
+    found = of(bound, "Resource", "file:///a/../b")
+    assert refused(found) == (R.RESOURCE_UNKNOWN, False)
+    assert isinstance(found, decision.Refusal)
+    assert "dots" in found.objection.detail
+    tools_alone = listing(testing.a_server(testing.allow()), prompts=[b'{"name":"greet"}'])
+    assert refused(of(tools_alone, "Prompt", "greet")) == (R.NOT_ALLOWED, False)
+    assert refused(of(tools_alone, "Resource", "file:///a")) == (R.NOT_ALLOWED, False)
+
+
+def test_a_deny_that_names_a_kind_is_about_that_kind() -> None:
+    deny = testing.deny("nothing", resources=("*SECRET*",), message="No secrets.")
+    bound = listing(testing.a_server(EVERYTHING, deny), prompts=[b'{"name":"secret"}'])
+    assert isinstance(of(bound, "Prompt", "secret"), decision.Permit)
+    assert refused(of(bound, "Resource", "file:///%73ecret")) == (R.DENIED, True)
+
+
+def test_prompts_not_seen_yet_are_a_need_and_resources_never_are() -> None:
+    view = testing.a_server(EVERYTHING)
+    unseen = bind.bound(testing.a_snapshot(view), {})
+    partly = bind.bound(
+        testing.a_snapshot(view), {view.id: catalog.Definitions(unobserved=frozenset({call.Kind.PROMPT}))}
+    )
+    for bound in (unseen, partly):
+        assert of(bound, "Prompt", "greet") == decision.Need(definitions=view.id)
+        assert isinstance(of(bound, "Resource", "a://b"), decision.Permit)
+    assert refused(ask(partly)) == (R.TOOL_UNKNOWN, False)
+    closed = bind.bound(testing.a_snapshot(testing.a_server()), {})
+    assert refused(of(closed, "Prompt", "greet")) == (R.NOT_ALLOWED, False)
+    disabled = testing.a_server(EVERYTHING, lifecycle=snapshot.Lifecycle.DISABLED)
+    for kind in ("Prompt", "Resource"):
+        assert refused(of(bind.bound(testing.a_snapshot(disabled), {}), kind, "a://b")) == (
+            R.SERVER_DISABLED,
+            True,
+        )
+
+
+def test_a_completion_is_decided_like_what_it_completes_and_costs_nothing() -> None:
+    limits = (testing.a_limit(calls=5, name="calls"), testing.a_limit(cost=9, name="money"))
+    view = testing.a_server(
+        testing.allow(prompts=("greet",), resources=("db://users/*",)),
+        limits=limits, default_price=budgets.Price(per_call=3, per_thousand_result_tokens=2, result_bytes_max=77),
+    )  # fmt: skip
+    bound = listing(view, prompts=[b'{"name":"greet"}', b'{"name":"other"}'])
+    for kind, name in (("Prompt", "greet"), ("Resource", "db://users/{id}"), ("Resource", "db://users/7")):
+        permit = of(bound, kind, name, method=call.Method.COMPLETE)
+        assert isinstance(permit, decision.Permit), (kind, name)
+        assert (permit.price.per_call, permit.price.per_thousand_result_tokens) == (0, 0)
+        assert permit.price.result_bytes_max == 77
+        assert [held.pool.limit.name for held in permit.reservations] == ["calls"]
+    for kind, name in (("Prompt", "other"), ("Resource", "db://rows/{id}")):
+        assert refused(of(bound, kind, name, method=call.Method.COMPLETE)) == (R.NOT_ALLOWED, False)
+    assert refused(of(bound, "Resource", "db://users/{id}")) == (R.RESOURCE_UNKNOWN, False)
+    whole = of(bound, "Prompt", "greet")
+    assert isinstance(whole, decision.Permit)
+    assert (whole.price, [held.pool.limit.name for held in whole.reservations]) == (
+        view.default_price,
+        ["calls", "money"],
+    )
+    assert refused(of(bound, "Resource", "db://users/7", method=call.Method.COMPLETE, units=Purse(0))) == (
+        R.BUDGET_EXCEEDED, True,
+    )  # fmt: skip
+
+
+def test_a_later_round_passes_the_same_checks_and_spends_nothing() -> None:
+    limits = (testing.a_limit(calls=5),)
+    view = testing.a_server(testing.allow("query"), limits=limits, default_price=budgets.Price(per_call=3))
+    bound = testing.bound_to(view, "query", "other")
+    permit = decide.decide(bound, call.Call(testing.CRM, "query"), Purse(0), now=0.0, round_of="REQUEST")
+    assert isinstance(permit, decision.Permit)
+    assert (permit.round_of, permit.reservations, permit.price.per_call) == ("REQUEST", (), 0)
+    assert refused(decide.decide(bound, call.Call(testing.CRM, "other"), Purse(0), now=0.0, round_of="REQUEST")) == (
+        R.NOT_ALLOWED, False,
+    )  # fmt: skip
+    first = ask(bound)
+    assert isinstance(first, decision.Permit)
+    assert (first.round_of, len(first.reservations), first.price.per_call) == ("", 1, 3)
+
+
+def test_every_list_shows_what_could_be_used_in_the_servers_order() -> None:
+    view = testing.a_server(
+        testing.allow("query", prompts=("b", "a"), resources=("file:///docs/*",)),
+        testing.deny("drop", resources=("*secret*",), message="no"),
+    )
+    bound = listing(
+        view,
+        prompts=[b'{"name":"b"}', b'{"name":"c"}', b'{"name":"a"}'],
+        resources=[
+            b'{"name":"x","uri":"file:///docs/x"}', b'{"name":"y","uri":"file:///docs/secret"}', b'{"name":"z","uri":"file:///z"}',
+        ],
+        templates=[
+            b'{"name":"t","uriTemplate":"file:///{path}"}', b'{"name":"u","uriTemplate":"file:///docs/secret/{path}"}',
+            b'{"name":"v","uriTemplate":"db://{row}"}',
+        ],
+    )  # fmt: skip
+    assert [target.name for target in decide.listed(bound, view.id, call.Kind.PROMPT)] == ["b", "a"]
+    assert [target.name for target in decide.listed(bound, None, call.Kind.RESOURCE)] == ["file:///docs/x"]
+    assert [target.name for target in decide.templates(bound)] == ["file:///{path}"]
+    assert list(decide.listed(bound, view.id)) == []
+    assert list(decide.templates(bound, names.ServerId("no", "such"))) == []
+
+
+def test_a_server_is_asked_for_a_kind_when_both_keys_could_turn_for_it() -> None:
+    held = testing.bound_to(testing.a_server(testing.allow(prompts=("*",)))).servers[testing.CRM]
+    assert [decide.asked(held, kind) for kind in call.Kind] == [True, True, False]
+    assert decide.asked(held)
+
+
+def test_explain_says_of_a_resource_what_decide_says() -> None:
+    bound = listing(testing.a_server(EVERYTHING))
+    subject = call.Call(testing.CRM, "a://b", None, call.Kind.RESOURCE, call.Method.READ)
+    steps = decide.explain(bound, subject, budgets.UNLIMITED, now=0.0)
+    assert all(step.reached and step.found is None for step in steps)

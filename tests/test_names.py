@@ -56,3 +56,14 @@ def test_a_rule_names_its_policy_to_the_agent_and_itself_in_full_elsewhere() -> 
 )
 def test_a_workload_is_named_with_or_without_its_prefix(text: str, expected: tuple[str, str] | None) -> None:
     assert identity.workload_ref(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("Write a letter", True), ("R\u00e9sum\u00e9 \U0001f468\u200d\U0001f469", True), ("a\u00a0b", True), ("x" * 128, True), ("", False),
+        ("x" * 129, False), ("a\nb", False), ("a\x7f", False), ("a\u0085", False), ("a\u2028b", False), ("a\ud800", False),
+    ],
+)  # fmt: skip
+def test_a_prompts_name_is_any_text_without_controls(text: str, fits: bool) -> None:
+    assert names.is_prompt_name(text) is fits

@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from outrider import rules
+from outrider import call, rules, testing
 
 TEXT = st.text(alphabet="ab*._A", max_size=12)
 
@@ -52,3 +52,25 @@ def test_an_allow_is_byte_exact(look_alike: str) -> None:
 @hypothesis.given(st.text())
 def test_folding_twice_is_folding_once(text: str) -> None:
     assert rules.fold(rules.fold(text)) == rules.fold(text)
+
+
+@hypothesis.given(one=TEXT, other=TEXT, name=TEXT)
+@hypothesis.settings(max_examples=2000)
+def test_globs_that_match_one_name_meet(one: str, other: str, name: str) -> None:
+    if rules.matches(one, name) and rules.matches(other, name):
+        assert rules.meet(one, other)
+    assert rules.meet(one, other) == rules.meet(other, one)
+    assert rules.meet(one, name.replace("*", "x")) == rules.matches(one, name.replace("*", "x"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "meets"),
+    [("a*", "*b", True), ("a*b", "ab*c", False), ("*a*", "*b*", True), ("a", "b*", False), ("", "*", True), ("", "a", False)],
+)  # fmt: skip
+def test_two_globs_meet_when_some_name_fits_both(one: str, other: str, meets: bool) -> None:
+    assert rules.meet(one, other) is meets
+
+
+def test_a_rule_says_what_it_says_of_each_kind() -> None:
+    rule = testing.allow("query", prompts=("greet",), resources=("file:///*",))
+    assert [rule.globs(kind) for kind in call.Kind] == [("query",), ("greet",), ("file:///*",)]

@@ -75,3 +75,23 @@ def test_a_template_whose_literals_mean_one_thing_has_no_flaw(template: str) -> 
 )
 def test_a_template_that_no_uri_could_come_of_is_refused(template: str) -> None:
     assert uris.template_flaw(template) is not None
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "crm://accounts/7", "file:///a", "urn:isbn:978", "https://docs.example:8443/a?b#c", "http://10.0.0.1/a", "test://static-text",
+        "http://localhost:54321/a", "memo:note",
+    ],
+)  # fmt: skip
+def test_what_clients_can_parse_is_listed(uri: str) -> None:
+    assert uris.listing_flaw(uri) is None
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["plain", "docs/a", "http:a", "https://", "http://1.2.3.999/", "http://1/", "http://xn--a/", "http://[::1]/", "crm://[x", "http://a:99999/"],
+)  # fmt: skip
+def test_what_a_client_would_lose_its_list_over_is_not_listed_but_could_be_read(uri: str) -> None:
+    assert uris.listing_flaw(uri) is not None
+    assert uris.flaw(uri) is None

@@ -169,7 +169,7 @@ class _Source(msgspec.Struct, rename="camel"):
     title: str | None = None
     description: str | None = None
     mime_type: str | None = None
-    size: int | float | None = None
+    size: int | None = None
     annotations: _Audience | None = None
     icons: list[_Icon] | None = None
     meta: dict[str, Any] | None = msgspec.field(name="_meta", default=None)
@@ -248,7 +248,7 @@ def _unusable(form: Form, name: str) -> tuple[findings.Reason, str] | None:
         return None if names.is_tool_name(name) else (findings.Reason.UNUSABLE_TOOL_NAME, "")
     if form is Form.PROMPTS:
         return None if names.is_prompt_name(name) else (findings.Reason.UNUSABLE_PROMPT_NAME, "")
-    flaw = uris.flaw(name) if form is Form.RESOURCES else uris.template_flaw(name)
+    flaw = uris.listing_flaw(name) if form is Form.RESOURCES else uris.template_flaw(name)
     return None if flaw is None else (findings.Reason.UNUSABLE_URI, flaw)
 
 

@@ -56,7 +56,9 @@ def _offers_more(view: snapshot.ServerView) -> bool:
     """Whether an agent is entitled to something of this server that schema 2 cannot give."""
     allows = [rule for rule in view.rules if rule.enforced and rule.effect is rules.Effect.ALLOW]
     more = any(rule.prompts or rule.resources for rule in allows)
-    return more or view.instructions or view.features.sampling or view.features.roots
+    features = view.features
+    asks = features.sampling or features.roots or bool(features.elicitation_url_hosts)
+    return more or view.instructions or asks
 
 
 def _tools_only(view: snapshot.ServerView) -> snapshot.ServerView:

@@ -19,6 +19,14 @@ _DECODED_TIMES_MAX = 4
 _HIDDEN = re.compile(r"%(?:2[ef]|5c)", re.IGNORECASE)
 _DOTS = re.compile(r"(?:^|[/?#&;=:])\.{1,2}(?=[/?#&;]|$)")
 _SLASHES = re.compile(r"/{2,}")
+_ABSOLUTE = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):(?P<rest>.*)")
+_WITH_HOST = frozenset({"http", "https", "ws", "wss", "ftp"})
+_PORT = r":[0-9]{1,4}|:[1-5][0-9]{4}"
+_HOSTED = re.compile(rf"//(?P<host>[A-Za-z0-9][A-Za-z0-9._-]*)({_PORT})?([/?#].*)?")
+_ADDRESS = re.compile(
+    r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(\.(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])){3}"
+)
+_AUTHORITY = re.compile(rf"//([A-Za-z0-9._~%@-]*({_PORT})?)?([/?#]|$)")
 _EXPRESSION = re.compile(r"\{[^{}]*\}")
 
 
@@ -42,6 +50,34 @@ def flaw(uri: str) -> str | None:
             return "its percent-encoded bytes are no UTF-8 text"
         text = decoded
     return f"it is percent-encoded more than {_DECODED_TIMES_MAX - 1} times over"
+
+
+def listing_flaw(uri: str) -> str | None:
+    """Why this URI is not listed: for `flaw`, or because clients that parse URIs would lose the whole list over it.
+
+    It can be read all the same where policies say so: only lists are read by parsers.
+    """
+    if (found := flaw(uri)) is not None:
+        return found
+    absolute = _ABSOLUTE.fullmatch(uri)
+    if absolute is None:
+        return "it has no scheme, such as file: or crm:"
+    if absolute["scheme"].lower() in _WITH_HOST and not _is_hosted(absolute["rest"]):
+        return "its scheme needs a plain host, such as https://docs.example/a"
+    if absolute["rest"].startswith("//") and _AUTHORITY.match(absolute["rest"]) is None:
+        return "what follows its // is no plain host"
+    return None
+
+
+def _is_hosted(rest: str) -> bool:
+    """A host name, or an address of four numbers: what ends in a number and is none, parsers refuse."""
+    found = _HOSTED.fullmatch(rest)
+    if found is None:
+        return False
+    host = found["host"].lower().rstrip(".")
+    if "xn--" in host:
+        return False
+    return not host.rpartition(".")[2][:1].isdigit() or _ADDRESS.fullmatch(host) is not None
 
 
 def forms(uri: str) -> tuple[str, ...]:
