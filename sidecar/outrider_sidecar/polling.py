@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable
+from typing import Protocol
 
 from outrider import decision
 from outrider_sidecar import exchange, legacy, legs, reading
@@ -24,6 +25,16 @@ RETRY_SECONDS_MIN = 0.05
 _R = decision.Reason
 
 
+class Instalments(Protocol):
+    """Whoever passes the answer on, when it is told to anybody that it comes in instalments; seconds to leave it alone, if known."""
+
+    def prime(self, retry: float | None) -> None:
+        """The stream can be taken up again from here on."""
+
+    def pause(self, retry: float | None) -> None:
+        """It has been closed to be polled."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Way:
     """What a request goes with: taken from the Permit, as for the way out. `clock` is loop time."""
@@ -33,6 +44,7 @@ class Way:
     lent: exchange.Lent
     session: legs.Session | None
     clock: Callable[[], float]
+    out: Instalments | None = None
 
 
 def send(
@@ -41,6 +53,8 @@ def send(
     """As `exchange.Upstream.send`; only a session can be asked for the rest of a stream."""
     if way.session is None or way.session.id is None:
         return way.upstream.send(way.permit, way.lent, head, body, into, deadline=deadline)
+    if way.out is not None:
+        into.primed = way.out.prime
     return _Polled(way, into, deadline).depart(head, body)
 
 
@@ -116,6 +130,8 @@ class _Polled:
         if self._way.clock() + pause >= self._deadline:
             self._end(_R.UPSTREAM_TIMEOUT, "the server closed its stream to be polled after the deadline")
             return
+        if self._way.out is not None:
+            self._way.out.pause(seconds)
         self._pause = asyncio.get_running_loop().call_later(pause, self._take_up, last)
 
     def _take_up(self, last: str) -> None:

@@ -51,6 +51,7 @@ class Reading:
         "_spoilt",
         "_unreadable",
         "flight",
+        "primed",
         "session",
         "status",
     )
@@ -76,6 +77,7 @@ class Reading:
         self.status: int | None = None
         self.session: bytes | None = None
         self.flight: exchange.Flight | None = None
+        self.primed: Callable[[float | None], None] | None = None
 
     def linger(self) -> None:
         """What was asked for has arrived: a stream that stays open behind it is ended soon, instead of at its deadline."""
@@ -131,6 +133,8 @@ class Reading:
             return True
         room = True
         for event in events:
+            if not event.data and event.id and self.primed is not None:
+                self.primed(None if event.retry is None else event.retry / 1000)
             # Other types of event are none of MCP's (some servers beat their heart so); clients pass over them too.
             if event.data and event.event == "message" and self._failed is None:
                 room = self._message(event.data) and room

@@ -36,9 +36,8 @@ class Event:
 class SseParser:
     """An incremental parser of the WHATWG event stream, bounded by bytes.
 
-    `event_bytes_max` bounds what is kept for the event being received; `stream_bytes_max` everything fed. Events
-    without a `data` field are not dispatched, but their id stays readable as `last_event_id`, and how many milliseconds the
-    server wants to be left alone before the stream is taken up again as `retry`.
+    `event_bytes_max` bounds what is kept for the event being received; `stream_bytes_max` everything fed. Events without a
+    `data` field are not dispatched; what they say stays in `last_event_id` and `retry` (milliseconds).
     """
 
     __slots__ = (
@@ -289,10 +288,14 @@ class Outgoing:
 
         Dropped, with True, when the client can only have JSON, has been answered or is gone.
         """
+        return self.frame(encode_event(message))
+
+    def frame(self, frame: bytes) -> bool:
+        """As `notify`, with an event that is written already."""
         if self._ended or self._last or self._keep_json:
             return True
         self._start_stream()
-        self._push(encode_event(message))
+        self._push(frame)
         self._upstream_paused = not self._ended and not self._roomy
         return not self._upstream_paused
 
@@ -310,6 +313,13 @@ class Outgoing:
             return
         self._start_stream(status)
         self._push(encode_event(body))
+
+    def last(self, frame: bytes) -> None:
+        """As `answer`, on a stream: an event that is written already, and nothing behind it."""
+        if not self._ended:
+            self._last = True
+            self._start_stream()
+            self._push(frame)
 
     def abort(self) -> None:
         """Cuts the connection: for an answer that cannot be finished honestly."""
