@@ -32,6 +32,7 @@ class Bench:
     journal: journal.Journal
     telemetry: telemetry.Telemetry
     judge: asking.Asking
+    clock: journals.Clock
 
     @property
     def records(self) -> list[audit.Record]:
@@ -49,14 +50,16 @@ class Bench:
 def bench(tmp_path: pathlib.Path) -> Iterator[Bench]:
     kept = journals.opened(tmp_path)
     tele = telemetry.Telemetry()
+    clock = journals.Clock()
     judge = asking.Asking(
         journal=kept,
         writer=records.Writer(kept.key),
         telemetry=tele,
         identifiers=ids.Ids(wall=time.time, entropy=os.urandom),
         seals=states.States(bytes(32), entropy=os.urandom, wall=time.time),
+        wall=clock,
     )
-    yield Bench(tmp_path, kept, tele, judge)
+    yield Bench(tmp_path, kept, tele, judge, clock)
     kept.close()
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from tests import journals
 from tests.servers import mcp
 
-from outrider import audit, bind, names, rules, snapshot, testing
+from outrider import audit, bind, call, names, rules, snapshot, testing
 from outrider_sidecar import (
     caller,
     credentials,
@@ -36,6 +36,8 @@ from outrider_sidecar import (
     records,
     servers,
     sessions,
+    ssetransport,
+    states,
     telemetry,
     upstream,
 )
@@ -157,6 +159,7 @@ class World:
         self.current.swap(bound)
         self.lists.keep(bound.servers, moved=moved)
         self.parts.servers.keep(bound)
+        self.pipeline.listeners.configured(bound)
 
     async def send(self, verb: str, path: str, body: bytes, headers: dict[str, str]) -> Asking:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.door.port, limit=2**24)
@@ -228,9 +231,7 @@ class World:
     async def settled(self) -> None:
         """Returns once nothing of any call is under way: the last thing an attempt does is to leave the pipeline."""
         async with asyncio.timeout(15):
-            while (
-                self.parts.ledger.holds or self.tasks or len(self.pipeline.calls)
-            ):
+            while self.parts.ledger.holds or self.tasks or len(self.pipeline.calls):
                 await asyncio.sleep(0.005)
 
     def check(self) -> None:
@@ -259,10 +260,14 @@ async def running(folder: pathlib.Path, *, calls_max: int = 2048, **limits: Any)
     )
     kept.start()
     network = lambda: held.bound.snapshot.network if held.bound else snapshot.Network()  # noqa: E731 -- one line
-    out = upstream.AiohttpUpstream(loop, network=network)
+    out = ssetransport.EitherTransport(upstream.AiohttpUpstream(loop, network=network), clock=loop.time)
     lender = credentials.Credentials(credentials.Files(time.monotonic))
     met = servers.Servers(upstream=out, credentials=lender, current=held, telemetry=tele, clock=loop.time)
-    known = lists.Lists(fetch=met.listing, observed=held.observed, clock=loop.time)
+    def observed(server: names.ServerId, found: Any) -> None:
+        held.observed(server, found)
+        served.listeners.observed(server, set(call.Kind) - found.unobserved)
+
+    known = lists.Lists(fetch=met.listing, observed=observed, clock=loop.time)
     tasks: set[asyncio.Task[None]] = set()
     failed: list[BaseException] = []
 
@@ -282,6 +287,7 @@ async def running(folder: pathlib.Path, *, calls_max: int = 2048, **limits: Any)
     gate = pipeline.Gate(
         guard=caller.Guard(TOKEN),
         sealer=sessions.Sealer(KEY, entropy=os.urandom, wall=time.time),
+        states=states.States(KEY, entropy=os.urandom, wall=time.time),
         ids=ids.Ids(wall=time.time, entropy=os.urandom),
         catalogue=known,
         call_later=loop.call_later,
@@ -293,10 +299,12 @@ async def running(folder: pathlib.Path, *, calls_max: int = 2048, **limits: Any)
         yield made
         await made.settled()
     finally:
+        served.listeners.drain()
         await made.door.close(0.0)
         for task in tuple(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await served.listeners.close()
         await known.close()
         await out.close()
         kept.close()

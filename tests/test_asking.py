@@ -11,7 +11,7 @@ from tests import asks
 from tests.asks import FORM, SECRET, Bench, a_result, an_order, ruled
 
 from outrider import audit, decision, snapshot, testing
-from outrider_sidecar import agents, asking, features, states
+from outrider_sidecar import asking, features, states
 
 bench = asks.bench
 
@@ -143,8 +143,24 @@ def test_the_sixth_ask_of_one_call_and_a_state_too_large_are_refused(bench: Benc
     assert large.reason is decision.Reason.ASK_REFUSED
 
 
-def test_a_server_is_told_what_the_agent_offers_and_the_entry_allows() -> None:
-    everything = {"elicitation": {}, "sampling": {}, "roots": {}}
-    assert asking.capabilities(everything, an_order().permit) == {"elicitation": {}}
-    assert asking.capabilities({}, an_order().permit) == {}
-    assert agents.declared({"tasks": {}}) == {}
+def test_a_server_may_ask_so_often_in_a_minute_and_what_it_asks_beyond_that_fills_no_disk(
+    bench: Bench,
+) -> None:
+    for _ in range(600):
+        assert ruled(bench, "roots/list", {}).verdict is features.Verdict.ANSWER
+    before = len(bench.records)
+    told = [ruled(bench, "elicitation/create", FORM) for _ in range(1300)]
+    assert {each.verdict for each in told} == {features.Verdict.REFUSE}
+    assert "times a minute" in told[0].why
+    assert len(bench.records) - before == 600
+    bench.clock.now += 60
+    assert ruled(bench, "elicitation/create", FORM).verdict is features.Verdict.RELAY
+
+
+def test_who_cannot_be_asked_now_is_not_said_to_have_declared_nothing(bench: Bench) -> None:
+    order = an_order()
+    raw = json.dumps(FORM).encode()
+    told = bench.judge.ruling(asks.ABOUT, order.permit, "elicitation/create", raw, offered=None)
+    assert told.why == "its client cannot be asked in the middle of a call"
+    roots = bench.judge.ruling(asks.ABOUT, order.permit, "roots/list", b"{}", offered=None)
+    assert roots.verdict is features.Verdict.ANSWER

@@ -41,7 +41,6 @@ def spent(world: proxies.World) -> int:
         ("unauthorized", "UpstreamUnauthorized", "Do not try again"),
         ("dies", "UpstreamProtocolError", "unknown"),
         ("teapot", "UpstreamProtocolError", "unknown"),
-        ("asks", "UpstreamProtocolError", "asks its client for input"),
     ],
 )  # fmt: skip
 def test_a_server_that_misbehaves_gives_one_clean_error_that_is_charged(
@@ -63,6 +62,26 @@ def test_a_server_that_misbehaves_gives_one_clean_error_that_is_charged(
         assert (await world.call("echo", modern=modern)).reason is None  # the next call is none the worse
 
     proxies.run(scenario, era=era, limits=LIMITS, endpoint={"result_bytes_max": 100_000})
+
+
+@all_peers
+@both_agents
+def test_a_server_that_asks_for_what_its_client_cannot_give_ends_the_call_and_is_charged(
+    era: str, modern: bool
+) -> None:
+    async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
+        told = await world.call("asks", modern=modern)
+        stateless = era == "modern"  # in the handshake era there is no such result
+        assert told.reason == ("AskRefused" if stateless else "UpstreamProtocolError")
+        assert ("asked" if stateless else "asks its client for input") in told.text
+        (outcome,) = [each for each in world.outcomes if each.event == told.refusal["requestId"]]
+        assert (outcome.reason, outcome.status) == (told.reason, FAILED)
+        assert spent(world) == 1
+        assert len(peer.calls) == 1
+        refusals = [(each.reason, each.method) for each in world.refusals]
+        assert refusals == ([("AskRefused", "elicitation/create")] if stateless and modern else [])
+
+    proxies.run(scenario, era=era, limits=LIMITS)
 
 
 @all_peers

@@ -43,21 +43,26 @@ class Person:
     def __init__(self) -> None:
         self.asked: list[jsonrpc.Answer] = []
         self.then: list[Callable[[jsonrpc.Message | None], None]] = []
-        self.unreachable = False
+        self.taken_back: list[Any] = []
 
     def ask(
         self, agent: agents.Agent, request: jsonrpc.Answer, *, via: Callable[[bytes], bool],
         answered: Callable[[jsonrpc.Message | None], None], deadline: float,
-    ) -> None:  # fmt: skip
+    ) -> Callable[[], None]:  # fmt: skip
         assert deadline == 100.0
         self.asked.append(request)
         self.then.append(answered)
         if not via(request.payload):
             answered(None)
+        return lambda: self.taken_back.append(request.id)
 
     def answer(self, at: int, **message: Any) -> None:
         body = {"jsonrpc": "2.0", "id": 1, **message}
         self.then[at](jsonrpc.parse(json.dumps(body).encode()))
+
+
+def unasked(*_: Any) -> Any:
+    raise AssertionError("an interview decides nothing")
 
 
 class Scene:
@@ -77,15 +82,14 @@ class Scene:
         )  # fmt: skip
         self.ends: list[Any] = []
         self.later: list[tuple[float, Callable[[], None]]] = []
-        self.interview = interviews.Interview(
-            bench.judge, self.person, order, number=number, done=self.ends.append
-        )
+        host = interviews.Host(bench.judge, self.person, again=unasked, call_later=self.call_later)
+        self.interview = interviews.Interview(host, order, number=number, done=self.ends.append)
+
+    def call_later(self, seconds: float, then: Callable[[], None]) -> Any:
+        self.later.append((seconds, then))
 
     def begin(self, payload: bytes) -> None:
-        def call_later(seconds: float, then: Callable[[], None]) -> Any:
-            self.later.append((seconds, then))
-
-        self.interview.begin(payload, deadline=100.0, call_later=call_later)
+        self.interview.begin(payload, deadline=100.0)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -156,6 +160,7 @@ def test_no_answer_in_time_ends_the_call_and_what_comes_later_goes_nowhere(scene
     scene.begin(a_result(None, a=ASK, b=ASK))
     scene.person.then[0](None)
     assert "did not answer" in scene.refused.why
+    assert "b" in scene.person.taken_back
     scene.person.answer(1, result={"action": "accept"})
     assert len(scene.ends) == 1
 
@@ -163,6 +168,7 @@ def test_no_answer_in_time_ends_the_call_and_what_comes_later_goes_nowhere(scene
 def test_an_abandoned_interview_says_nothing_more(scene: Scene) -> None:
     scene.begin(a_result(None, a=ASK))
     scene.interview.abandon()
+    assert scene.person.taken_back == ["a"]
     scene.person.answer(0, result={"action": "accept"})
     assert scene.ends == []
 

@@ -21,7 +21,8 @@ def subject(token: Any = None) -> asked.Asked:
 
 
 def a_leg(session: bytes | None = None, *, modern: bool = False) -> legs.Leg:
-    server = legs.Server(snapshot.Endpoint(url="http://127.0.0.1:9/mcp"), modern=modern)
+    server = legs.Server(snapshot.Endpoint(url="http://127.0.0.1:9/mcp"))
+    server.found(modern, speaks=True)
     return legs.Leg(server, None if modern else legs.Session("k", session, LEGACY), server.mint())
 
 
@@ -116,14 +117,14 @@ def test_a_stateless_call_that_gets_the_other_eras_status_makes_us_ask_again(
 ) -> None:
     leg = a_leg(modern=True)
     leg.doubt(status, None)
-    assert leg.server.modern is (None if doubted else True)
+    assert leg.server.speaks_modern is (None if doubted else True)
     answered = a_leg(modern=True)
     answered.doubt(status, jsonrpc.answer(b'{"id":1,"error":{"code":-32602,"message":"m"}}'))
-    assert answered.server.modern is True
+    assert answered.server.speaks_modern is True
     stateful = a_leg(b"s")
     stateful.server.sessions["k"] = stateful.session
     stateful.doubt(status, None)
-    assert (stateful.server.modern, list(stateful.server.sessions)) == (False, ["k"])
+    assert (stateful.server.speaks_legacy, list(stateful.server.sessions)) == (True, ["k"])
 
 
 @pytest.mark.parametrize("modern", [True, False])
@@ -132,4 +133,36 @@ def test_a_server_that_does_not_speak_the_version_is_met_again_whatever_it_held(
     if leg.session is not None:
         leg.server.sessions["k"] = leg.session
     leg.doubt(400, jsonrpc.answer(b'{"id":1,"error":{"code":-32022,"message":"m"}}'))
-    assert (leg.server.modern, list(leg.server.sessions)) == (None, [])
+    assert (leg.server.speaks(True), leg.server.speaks(False), list(leg.server.sessions)) == (None, None, [])
+
+
+def test_a_404_that_says_session_not_found_says_so_under_any_id() -> None:
+    leg = a_leg(b"s")
+    told = jsonrpc.answer(b'{"id":%d,"error":{"code":-32001,"message":"Session not found"}}' % leg.call_id)
+    assert leg.expired(404, told)
+    assert not leg.expired(200, told)
+
+
+@pytest.mark.parametrize(
+    ("modern", "legacy", "client", "era"),
+    [
+        (True, True, True, True), (True, True, False, False), (True, None, True, True), (True, None, False, None),
+        (None, True, True, None), (None, True, False, False), (True, False, False, True), (False, True, True, False),
+        (None, None, True, None), (False, None, True, None),
+    ],
+)  # fmt: skip
+def test_a_server_is_met_in_the_era_of_its_client_whenever_it_speaks_it(
+    modern: bool | None, legacy: bool | None, client: bool, era: bool | None
+) -> None:
+    """True: in the stateless era; None: nobody knows yet."""
+    server = legs.Server(snapshot.Endpoint(url="http://127.0.0.1:9/mcp"))
+    server.speaks_modern, server.speaks_legacy = modern, legacy
+    assert server.era(client) is era
+
+
+@pytest.mark.parametrize(("protocol", "modern", "legacy"), [("Auto", None, None), (MODERN, None, False), (LEGACY, False, None)])  # fmt: skip
+def test_an_entry_that_fixes_the_revision_leaves_one_era_to_find_out(
+    protocol: str, modern: bool | None, legacy: bool | None
+) -> None:
+    server = legs.Server(snapshot.Endpoint(url="http://127.0.0.1:9/mcp", protocol=protocol))
+    assert (server.speaks_modern, server.speaks_legacy) == (modern, legacy)

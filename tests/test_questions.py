@@ -57,8 +57,10 @@ class Room:
 
     def ask(
         self, agent: agents.Agent = AGENT, request: jsonrpc.Answer = ELICIT, deadline: float = 100.0
-    ) -> None:
-        self.questions.ask(agent, request, via=self._via, answered=self.answers.append, deadline=deadline)
+    ) -> questions.Withdraw:
+        return self.questions.ask(
+            agent, request, via=self._via, answered=self.answers.append, deadline=deadline
+        )
 
     def pass_to(self, now: float) -> None:
         self.now = now
@@ -126,6 +128,20 @@ def test_whoever_thinks_too_long_is_told_to_stop_and_whoever_asked_hears_of_no_a
     }
     assert room.answers == [None]
     assert not room.post(1)
+
+
+def test_a_question_that_is_taken_back_is_taken_back_once() -> None:
+    room = Room()
+    withdraw = room.ask()
+    withdraw()
+    withdraw()
+    assert b"notifications/cancelled" in room.on_call[1]
+    assert len(room.on_call) == 2
+    assert room.answers == [None]
+    answered = room.ask()
+    assert room.post(2)
+    answered()
+    assert len(room.answers) == 2
 
 
 def test_without_a_call_that_streams_the_agents_own_stream_is_used_and_without_either_nobody_is_asked() -> (

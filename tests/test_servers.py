@@ -151,7 +151,7 @@ def test_a_probe_of_our_own_that_is_given_up_does_not_leave_the_breaker_shut() -
             await world.call("cuts")
         server = world.parts.servers._servers[proxies.API]
         await asyncio.sleep(server.breaker.retry_after(world.parts.clock()))
-        server.modern, peer.mute = None, True  # it has to be met again, and says nothing
+        server.speaks_modern, peer.mute = None, True  # it has to be met again, and says nothing
         listing = asyncio.create_task(world.parts.servers.listing(proxies.API))
         await peer.muted.wait()
         assert (

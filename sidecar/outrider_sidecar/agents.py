@@ -38,6 +38,20 @@ class Agent:
     log_level: str | None = None
     subscriptions: set[tuple[names.ServerId, str]] = dataclasses.field(default_factory=set)
 
+    # As `legs.Client`, for what goes to a server on its behalf outside of any request.
+
+    @property
+    def modern(self) -> bool:
+        return False
+
+    @property
+    def session_key(self) -> str:
+        return self.key
+
+    @property
+    def agent(self) -> Agent:
+        return self
+
 
 def declared(capabilities: object) -> dict[str, Any]:
     """The known members of client capabilities, each as the specification writes it."""

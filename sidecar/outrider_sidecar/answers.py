@@ -81,6 +81,11 @@ def unknown_session(id_: jsonrpc.Id | None) -> Answer:
     return json(jsonrpc.error(id_, conventions.SESSION_NOT_FOUND, "Session not found"), status=404)
 
 
+def unknown_state(id_: jsonrpc.Id | None) -> Answer:
+    """A requestState that goes on with nothing of this caller: altered, spent, too old, another's, or of another call."""
+    return json(jsonrpc.error(id_, conventions.INVALID_PARAMS, "Unknown requestState: call again without it"))
+
+
 def unknown_method(id_: jsonrpc.Id | None, *, modern: bool) -> Answer:
     return json(
         jsonrpc.error(id_, conventions.METHOD_NOT_FOUND, "Method not found"), status=404 if modern else 200
@@ -95,7 +100,7 @@ def refused(subject: asked.Asked, objection: decision.Objection, *, request_id: 
 
     A `tools/call` gets a result with `isError`, because an error ends some agents' runs; anything else an error.
     """
-    data = _refusal(objection, request_id)
+    data = _refusal(objection, request_id, _UNKNOWN.get(subject.message.method, _R.TOOL_UNKNOWN))
     told = f"{sentence(objection)} Request {request_id}."
     if subject.message.method == conventions.CALL_TOOL:
         text = told if objection.visible else f"Unknown tool: {name[:128]}"
@@ -121,10 +126,17 @@ def _code(objection: decision.Objection) -> int:
     return codes.get(objection.reason, conventions.FORBIDDEN)
 
 
-def _refusal(objection: decision.Objection, request_id: str) -> dict[str, Any]:
+_UNKNOWN = {
+    conventions.GET_PROMPT: _R.PROMPT_UNKNOWN,
+    conventions.READ_RESOURCE: _R.RESOURCE_UNKNOWN,
+    conventions.SUBSCRIBE: _R.RESOURCE_UNKNOWN,
+}
+
+
+def _refusal(objection: decision.Objection, request_id: str, unknown: decision.Reason) -> dict[str, Any]:
     """What programs read of a refusal. A hidden one looks like one reason, whatever it was."""
     if not objection.visible:
-        return {"reason": _R.TOOL_UNKNOWN.value, "requestId": request_id}
+        return {"reason": unknown.value, "requestId": request_id}
     data: dict[str, Any] = {"reason": objection.reason.value, "requestId": request_id}
     if objection.retry_after_seconds is not None:
         data["retryAfterSeconds"] = math.ceil(objection.retry_after_seconds)

@@ -8,12 +8,17 @@ Called by whoever holds one: `questions` and `following` for the requests of ser
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable
 
 from outrider import audit, decision
 from outrider_sidecar import conventions, features, ids, inputs, journal, orders, records, states, telemetry
 
 _R = decision.Reason
+_PER_MINUTE = 600
+"""Asks of one server that are passed on in a minute: what it makes people, models and the journal do is bounded."""
+
+_TOO_OFTEN = f"it asks more than {_PER_MINUTE} times a minute"
+_NOT_NOW = "its client cannot be asked in the middle of a call"
 _COUNTED = frozenset({conventions.ELICIT, conventions.SAMPLE, conventions.LIST_ROOTS})
 
 
@@ -25,13 +30,30 @@ class Refused:
     why: str
 
 
-class Asking:
-    """`seals` makes the states that agents come back with; `identifiers` names the records."""
+class _Measure:
+    """Counts asks per server, a minute at a time."""
 
-    def __init__(
+    def __init__(self) -> None:
+        self._minute = 0
+        self._counts: dict[str, int] = {}
+
+    def admits(self, server: str, now: float) -> bool:
+        minute = int(now // 60)
+        if minute != self._minute:
+            self._minute, self._counts = minute, {}
+        self._counts[server] = count = self._counts.get(server, 0) + 1
+        return count <= _PER_MINUTE
+
+
+class Asking:
+    """`seals` makes the states that agents come back with; `identifiers` names the records; `wall` is epoch seconds."""
+
+    def __init__(  # noqa: PLR0913 -- wired in one place
         self, *, journal: journal.Journal, writer: records.Writer, telemetry: telemetry.Telemetry,
-        identifiers: ids.Ids, seals: states.States,
+        identifiers: ids.Ids, seals: states.States, wall: Callable[[], float],
     ) -> None:  # fmt: skip
+        self._wall = wall
+        self._measure = _Measure()
         self._journal = journal
         self._writer = writer
         self._telemetry = telemetry
@@ -40,13 +62,18 @@ class Asking:
 
     def ruling(
         self, about: records.About, permit: decision.Permit, method: str, params: bytes, *,
-        offered: features.Capabilities,
+        offered: features.Capabilities | None,
     ) -> features.Ruling:  # fmt: skip
         """May this go to the client? Recorded and counted already; what cannot be recorded may not.
 
-        `about` and `permit` are those of the request the server asks in; `offered` is what its client declared.
+        `about` and `permit` are those of the request the server asks in; `offered` is what its client declared, None when it
+        cannot be asked now, whatever it declared.
         """
-        ruled = features.ruling(method, params, offered=offered, allowed=permit.server.features)
+        ruled = features.ruling(method, params, offered=offered or {}, allowed=permit.server.features)
+        if offered is None and ruled.undeclared:
+            ruled = dataclasses.replace(ruled, why=_NOT_NOW)
+        if not self._measure.admits(str(permit.server.id), self._wall()):
+            ruled = features.Ruling(features.Verdict.REFUSE, ruled.feature, _TOO_OFTEN)
         try:
             self._record(about, permit, method, params, ruled)
         except journal.JournalUnavailable:
@@ -106,10 +133,11 @@ class Asking:
         """A refused ask is one record; any other is an intent and its outcome, as it waits for nothing of ours."""
         event = self._ids.next()
         if ruled.verdict is features.Verdict.REFUSE:
-            self._journal.refusal(
+            self._journal.refusal_of_caller(
                 self._writer.refused_ask(
                     about, permit, event=event, method=method, params=params, why=ruled.why
-                )
+                ),
+                self._wall(),
             )
             return
         self._journal.intent(self._writer.ask(about, permit, event=event, method=method, params=params))
@@ -123,8 +151,3 @@ class Asking:
                 detail=f"answered here: {ruled.why}" if answered else "passed on to the client",
             )
         )
-
-
-def capabilities(offered: Mapping[str, object], permit: decision.Permit) -> dict[str, object]:
-    """What a server is told that it may ask for during a request."""
-    return features.narrowed(offered, permit.server.features) if offered else {}

@@ -15,14 +15,19 @@ from typing import Any
 
 from outrider import audit, bind, decision, mirrors, snapshot
 from outrider_sidecar import (
+    asking,
     closing,
     credentials,
     endings,
     exchange,
+    governed,
+    interviews,
     journal,
     jsonrpc,
     legs,
+    modern,
     orders,
+    polling,
     reading,
     telemetry,
 )
@@ -44,7 +49,9 @@ class Stage(enum.Enum):
 class Attempt:
     """One call. `start` returns None when it goes on by callbacks, or a coroutine when something must be waited for."""
 
-    def __init__(self, parts: orders.Parts, order: orders.Order, *, ended: Callable[[Attempt], None]) -> None:
+    def __init__(
+        self, parts: orders.Parts, order: orders.Order, host: interviews.Host, *, ended: Callable[[Attempt], None]
+    ) -> None:  # fmt: skip
         self._parts = parts
         self._order = order
         self._permit = order.permit
@@ -52,6 +59,11 @@ class Attempt:
         self.about = order.about
         self.subject = order.subject
         self._on_ended = ended
+        self._host = host
+        self._given = interviews.carried(order)
+        self._talk: interviews.Interview | None = None
+        self._rounds = 0
+        self._waiting_since = 0.0
         self._stage = Stage.NEW
         self._effort = closing.Effort()
         self._flight: exchange.Flight | None = None
@@ -60,7 +72,9 @@ class Attempt:
         self._response: jsonrpc.Answer | None = None
         self._cancelled = False
         self._renewed = False
-        self._deadline = order.received + order.permit.server.endpoint.call_seconds
+        endpoint = order.permit.server.endpoint
+        self._deadline = order.received + endpoint.call_seconds
+        self._until = order.received + max(endpoint.call_seconds, endpoint.stream_seconds)
 
     # The way there ------------------------------------------------------------------------------------------------
 
@@ -128,7 +142,7 @@ class Attempt:
             return None
         if lent is None:
             return self._fetch()
-        leg = self._parts.servers.leg_at_hand(self._permit, self.subject.session_key)
+        leg = self._parts.servers.leg_at_hand(self._permit, self.subject)
         if leg is None:
             return self._meet(lent)
         self._send(leg, lent)
@@ -145,9 +159,7 @@ class Attempt:
     async def _meet(self, lent: exchange.Lent) -> None:
         """Learns which era the server speaks and opens a session if that takes one; both are kept for later calls."""
         try:
-            leg = await self._parts.servers.leg(
-                self._permit, lent, self.subject.session_key, deadline=self._deadline
-            )
+            leg = await self._parts.servers.leg(self._permit, lent, self.subject, deadline=self._deadline)
         except legs.NoLeg as failure:
             # A server that could not be met has seen nothing of the call: the agent must not be told "unknown".
             reason = _R.UPSTREAM_NOT_READY if failure.reason in endings.UNCERTAIN else failure.reason
@@ -168,7 +180,11 @@ class Attempt:
         if self._cancelled:
             self._conclude(endings.End(_R.CANCELLED, audit.Status.NOT_SENT))
             return
-        head, body = leg.request(self._permit, self.subject)
+        if leg.session is not None and "requestState" in self._given:
+            detail = "the server does not speak the era any more in which it asked"
+            self._conclude(endings.End(_R.UPSTREAM_NOT_READY, audit.Status.NOT_SENT, detail=detail))
+            return
+        head, body = leg.request(self._permit, self.subject, self._given)
         if leg.session is None:
             head = (*head, *mirrors.headers(mirrors_of(self._permit), self._permit.call.arguments))
         now = self._parts.clock()
@@ -193,9 +209,8 @@ class Attempt:
         )
         self._stage = Stage.SENT
         self._effort.sent_at = now
-        flight = self._parts.upstream.send(
-            self._permit, lent, head, body, self._reading, deadline=self._deadline
-        )
+        way = polling.Way(self._parts.upstream, self._permit, lent, leg.session, self._parts.clock)
+        flight = polling.send(way, head, body, self._reading, deadline=self._deadline)
         self._flight = self._reading.flight = flight
         self._out.feeding(flight)
 
@@ -239,6 +254,10 @@ class Attempt:
             self._parts.servers.forget(leg)
             self._parts.spawn(self._watched(self._renew()))
             return
+        if leg.session is None and self._asked_for_input():
+            leg.breaker.succeeded(now)
+            self._interview()
+            return
         kind = self._permit.call.kind
         end = endings.of(self._response, failed, reading_.status, cancelled=self._cancelled, kind=kind)
         leg.doubt(reading_.status, self._response)
@@ -249,6 +268,63 @@ class Attempt:
         else:
             leg.breaker.succeeded(now)
         self._conclude(end)
+
+    def _asked_for_input(self) -> bool:
+        """The server answered with a question, in answer to a method for which the specification lets it."""
+        heard = self._response
+        return (
+            heard is not None
+            and heard.kind is jsonrpc.AnswerKind.RESULT
+            and self.subject.message.method in governed.MEMBER
+            and modern.asks_for_input(heard.payload)
+        )
+
+    def _interview(self) -> None:
+        """Puts the question to the agent, in its own era."""
+        heard, reading_ = self._response, self._reading
+        assert heard is not None
+        assert reading_ is not None
+        if not self.subject.modern:
+            self._rounds += 1
+            self._waiting_since = self._parts.clock()
+            self._talk = interviews.Interview(
+                self._host, self._order, number=self._rounds, done=self._answered
+            )
+            self._talk.begin(heard.payload, deadline=self._until)
+            return
+        told = self._host.judge.relayed(self._order, heard.payload, after=self._order.after)
+        if isinstance(told, asking.Refused):
+            self._conclude(endings.refused(told.reason, told.why, reading_.status))
+            return
+        answer = jsonrpc.Answer(heard.kind, heard.id, told)
+        self._conclude(endings.asked(answer, reading_.status))
+
+    def _answered(self, given: interviews.Given | asking.Refused) -> None:
+        """The agent has answered within its call, or will not. Never raises, as `start`."""
+        try:
+            waiting = self._next_round(given)
+        except Exception as bug:  # noqa: BLE001 -- as in start
+            self._broke(bug)
+        else:
+            if waiting is not None:
+                self._parts.spawn(self._watched(waiting))
+
+    def _next_round(self, given: interviews.Given | asking.Refused) -> Coroutine[Any, Any, None] | None:
+        """Asks the server once more, as a call that is decided anew: what was allowed may not be by now."""
+        now = self._parts.clock()
+        self._talk = None
+        self._effort.upstream_seconds += now - self._waiting_since  # people's time, and none of ours
+        if isinstance(given, asking.Refused):
+            self._conclude(endings.refused(given.reason, given.why, None))
+            return None
+        verdict = self._host.again(self._permit.call, self.about.request_id)
+        if not isinstance(verdict, decision.Permit):
+            why = "what the call needs was taken away while the server waited for an answer"
+            self._conclude(endings.refused(_R.ASK_REFUSED, why, None))
+            return None
+        self._permit, self._given, self._response, self._renewed = verdict, given, None, False
+        self._deadline = min(self._until, now + verdict.server.endpoint.call_seconds)
+        return self._lend()
 
     async def _renew(self) -> None:
         waiting = self._lend()
@@ -265,7 +341,10 @@ class Attempt:
         if self._cancelled or self._stage is Stage.ENDED:
             return
         self._cancelled = True
-        if self._flight is not None and self._leg is not None:
+        if self._talk is not None:
+            self._talk.abandon()
+            self._conclude(endings.End(_R.CANCELLED, audit.Status.FAILED, failed=True))
+        elif self._flight is not None and self._leg is not None:
             self._flight.cancel()
             if self._leg.session is not None and self._stage is Stage.SENT:
                 self._parts.spawn(self._parts.servers.cancel(self._permit, self._leg))

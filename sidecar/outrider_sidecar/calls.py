@@ -19,10 +19,12 @@ from outrider_sidecar import (
     endings,
     exchange,
     governed,
+    interviews,
     jsonrpc,
     lists,
     orders,
     refusals,
+    states,
     streams,
     visits,
 )
@@ -40,12 +42,13 @@ class Calls:
 
     def __init__(  # noqa: PLR0913 -- wired in one place
         self, parts: orders.Parts, desk: refusals.Desk, current: in_force.Current, catalogue: lists.Lists,
-        *, call_later: streams.CallLater, calls_max: int,
+        host: interviews.Host, *, call_later: streams.CallLater, calls_max: int,
     ) -> None:  # fmt: skip
         self._parts = parts
         self._desk = desk
         self._current = current
         self._catalogue = catalogue
+        self._host = host
         self._call_later = call_later
         self._calls_max = calls_max
         self._under_way: dict[tuple[str, jsonrpc.Id], attempt.Attempt] = {}
@@ -88,9 +91,16 @@ class Calls:
         if isinstance(subject, decision.Refusal):
             self._desk.call(visit, subject, bound)
             return None
-        verdict = decide.decide(bound, subject, self._parts.ledger, now=self._parts.wall())
+        after = self._after(visit, subject) if interviews.goes_on(visit.subject) else None
+        if isinstance(after, decision.Reason):
+            self._desk.of_caller(after, place=visit.endpoint)
+            answers.unknown_state(visit.subject.id).give(visit.reply)
+            return None
+        round_of = "" if after is None else self._host.judge.states.origin(after)
+        now = self._parts.wall()
+        verdict = decide.decide(bound, subject, self._parts.ledger, now=now, round_of=round_of)
         if isinstance(verdict, decision.Permit):
-            return self._attempt(visit, verdict)
+            return self._attempt(visit, verdict, after)
         if isinstance(verdict, decision.Refusal):
             self._desk.call(visit, verdict, bound)
             return None
@@ -99,6 +109,11 @@ class Calls:
         objection = decision.Objection(_R.LEDGER_UNAVAILABLE, visible=True)
         self._desk.call(visit, decision.Refusal(subject, objection), bound)
         return None
+
+    def _after(self, visit: visits.Visit, subject: call.Call) -> states.State | decision.Reason:
+        """The state that a call goes on with; why not, when it is not one of this very call of this caller."""
+        text, principal = visit.subject.message.params["requestState"], str(visit.about.workload)
+        return self._host.judge.states.opened(text, subject, principal=principal) or _R.STATE_UNKNOWN
 
     async def _once_observed(
         self, visit: visits.Visit, bound: bind.Bound, subject: call.Call, needs: int
@@ -124,7 +139,7 @@ class Calls:
         named = governed.named(visit.subject.message)
         if visit.server is not None:
             return named.at(visit.server)
-        found = bound.named(named.name) if named.kind is call.Kind.TOOL else None
+        found = bound.named(named.name, named.kind) if named.kind is not call.Kind.RESOURCE else None
         if found is None:
             nowhere = decision.Objection(_R.SERVER_UNKNOWN, visible=False)
             return decision.Refusal(named.at(_NOWHERE), nowhere)
@@ -132,7 +147,9 @@ class Calls:
 
     # The attempt ------------------------------------------------------------------------------------------------------
 
-    def _attempt(self, visit: visits.Visit, permit: decision.Permit) -> Coroutine[Any, Any, None] | None:
+    def _attempt(
+        self, visit: visits.Visit, permit: decision.Permit, after: states.State | None
+    ) -> Coroutine[Any, Any, None] | None:
         if visit.subject.modern and (complaint := _unmirrored(visit, permit)) is not None:
             self._desk.of_caller(_R.HEADER_MISMATCH, place=visit.endpoint, detail=complaint)
             error = jsonrpc.error(visit.subject.id, conventions.HEADER_MISMATCH, complaint)
@@ -149,8 +166,10 @@ class Calls:
             keep_json=permit.price.result_bytes_max > streams.FRAME_BYTES_MAX,
         )
         key = self._cancel_key(visit)
-        order = orders.Order(visit.about, permit, visit.subject, out, visit.request.received)
-        made = attempt.Attempt(self._parts, order, ended=self._forget(key))
+        order = orders.Order(visit.about, permit, visit.subject, out, visit.request.received, after)
+        if after is not None:
+            self._host.judge.states.spend(after)
+        made = attempt.Attempt(self._parts, order, self._host, ended=self._forget(key))
         if key is None:
             self._anonymous.add(made)
         else:

@@ -2,7 +2,8 @@
 """What of an agent's params goes to a server: everything byte for byte, but for what has to be ours.
 
 Called by a leg. The name comes from the Permit, never from the message; `_meta` is made anew, with the agent's own members
-that no proxy has a say in; what belongs to one hop (tasks, states and answers of input_required) is left out.
+that no proxy has a say in; what belongs to one hop is left out: tasks, and the states and answers of input_required, which
+whoever keeps a call's rounds gives anew.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from outrider import call, decision
 from outrider_sidecar import asked, conventions, governed, jsonrpc
 
 _NOT_CARRIED: Final = frozenset({"_meta", "task", "inputResponses", "requestState"})
+_NOTHING: Final[Mapping[str, bytes]] = {}
 _REMADE: Final = frozenset({"progressToken", "traceparent", "tracestate"})
 _REFS: Final = {call.Kind.PROMPT: ("name", "uri"), call.Kind.RESOURCE: ("uri", "name")}
 
 
-def params(subject: asked.Asked, permit: decision.Permit) -> dict[str, bytes]:
-    """The params of a governed request but for `_meta`, in the agent's order."""
+def params(
+    subject: asked.Asked, permit: decision.Permit, given: Mapping[str, bytes] = _NOTHING
+) -> dict[str, bytes]:
+    """The params of a governed request but for `_meta`, in the agent's order; `given` is what goes on with a round."""
     message, wanted = subject.message, permit.call
     made = {key: bytes(value) for key, value in message.slices.items() if key not in _NOT_CARRIED}
     if made.get("arguments") == b"null":
@@ -29,7 +33,7 @@ def params(subject: asked.Asked, permit: decision.Permit) -> dict[str, bytes]:
         made["ref"] = _ref(made["ref"], wanted)
     else:
         made[governed.MEMBER[message.method]] = json.dumps(wanted.name).encode()
-    return made
+    return {**made, **given} if given else made
 
 
 def _ref(raw: bytes, wanted: call.Call) -> bytes:

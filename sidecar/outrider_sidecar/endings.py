@@ -51,7 +51,9 @@ class End:
     @property
     def error(self) -> str:
         """`error.type` of the conventions: "" when all went well."""
-        return {_R.ALLOWED: "", _R.TOOL_ERROR: "tool_error"}.get(self.reason, self.reason.value)
+        return {_R.ALLOWED: "", _R.INPUT_REQUIRED: "", _R.TOOL_ERROR: "tool_error"}.get(
+            self.reason, self.reason.value
+        )
 
 
 def of(
@@ -78,13 +80,23 @@ def of(
     )
 
 
+def asked(answer: jsonrpc.Answer, status: int | None) -> End:
+    """The server's question is on its way to the agent, which goes on with the call when it has the answer."""
+    return End(_R.INPUT_REQUIRED, audit.Status.COMPLETED, answer=answer, http_status=status, asks=True)
+
+
+def refused(reason: decision.Reason, why: str, status: int | None) -> End:
+    """The server asked for something that its client may not be asked, or cannot answer: that ends the call."""
+    return End(reason, audit.Status.FAILED, detail=why, failed=True, http_status=status, asks=True)
+
+
 def _answered(response: jsonrpc.Answer, status: int | None, kind: call.Kind) -> End:
     if response.kind is jsonrpc.AnswerKind.ERROR:
         return End(
             _R.UPSTREAM_ERROR, audit.Status.COMPLETED, answer=response, failed=True, http_status=status
         )
     if modern.asks_for_input(response.payload):
-        detail = "the server asks its client for input, which is not relayed"
+        detail = "the server asks its client for input, which this method and era do not know"
         return End(
             _R.UPSTREAM_PROTOCOL_ERROR,
             audit.Status.FAILED,

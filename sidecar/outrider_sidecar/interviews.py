@@ -8,11 +8,24 @@ is an error or does not come in time.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Protocol
 
-from outrider import decision
-from outrider_sidecar import agents, asking, conventions, features, inputs, jsonrpc, orders, states, streams
+from outrider import call, decision
+from outrider_sidecar import (
+    agents,
+    asked,
+    asking,
+    conventions,
+    features,
+    governed,
+    inputs,
+    jsonrpc,
+    orders,
+    states,
+    streams,
+)
 
 _R = decision.Reason
 PAUSE_SECONDS = 0.25
@@ -25,25 +38,49 @@ Given = dict[str, bytes]
 """The members of params that the next round carries."""
 
 
+def goes_on(subject: asked.Asked) -> bool:
+    """Whether a request names a state: only the stateless era knows any, and for few methods."""
+    given = subject.message.params.get("requestState")
+    return given is not None and subject.modern and subject.message.method in governed.MEMBER
+
+
+def carried(order: orders.Order) -> Given:
+    """What of a request goes on with an earlier round: the agent's answers as they are, and the server's own state."""
+    subject = order.subject
+    responses = subject.message.slices.get("inputResponses")
+    if not subject.modern or subject.message.method not in governed.MEMBER:
+        return {}
+    state = order.after.upstream if order.after is not None else None
+    return inputs.members(None if responses is None else bytes(responses), state)
+
+
 class Questions(Protocol):
     """Puts requests to agents (`questions.Questions`). `answered` hears the agent's message once, None when there is none."""
 
     def ask(
         self, agent: agents.Agent, request: jsonrpc.Answer, *, via: Callable[[bytes], bool],
         answered: Callable[[jsonrpc.Message | None], None], deadline: float,
-    ) -> None:  # fmt: skip
-        """`deadline` in loop time. `via` says False when what it leads to cannot be asked."""
+    ) -> Callable[[], None]:  # fmt: skip
+        """`deadline` in loop time. `via` says False when what it leads to cannot be asked. What it returns takes it back."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Host:
+    """What attempts turn to when a server asks. `again` decides a call anew, as a round of the request that is named."""
+
+    judge: asking.Asking
+    questions: Questions
+    again: Callable[[call.Call, str], decision.Decision]
+    call_later: streams.CallLater
 
 
 class Interview:
-    """One round. `number` is that of this ask within its call, from 1; `call_later` that of the loop."""
+    """One round. `number` is that of this ask within its call, from 1."""
 
     def __init__(
-        self, judge: asking.Asking, questions: Questions, order: orders.Order, *, number: int,
-        done: Callable[[Given | asking.Refused], None],
-    ) -> None:  # fmt: skip
-        self._judge = judge
-        self._questions = questions
+        self, host: Host, order: orders.Order, *, number: int, done: Callable[[Given | asking.Refused], None]
+    ) -> None:
+        self._host = host
         self._order = order
         self._number = number
         self._done = done
@@ -51,9 +88,10 @@ class Interview:
         self._state: str | None = None
         self._open: set[str] = set()
         self._answers: dict[str, bytes] = {}
+        self._withdraw: list[Callable[[], None]] = []
 
-    def begin(self, payload: bytes, *, deadline: float, call_later: streams.CallLater) -> None:
-        """Asks. May be done before it returns."""
+    def begin(self, payload: bytes, *, deadline: float) -> None:
+        """Asks; `deadline` in loop time. May be done before it returns."""
         agent = self._order.subject.agent
         if agent is None:
             self._end(asking.Refused(_R.ASK_REFUSED, "the agent has no session in which it could be asked"))
@@ -61,7 +99,7 @@ class Interview:
         if self._number > states.ROUNDS_MAX:
             self._end(asking.Refused(_R.ASK_REFUSED, f"it asks more than {states.ROUNDS_MAX} times"))
             return
-        ruled = self._judge.ruled(self._order, payload)
+        ruled = self._host.judge.ruled(self._order, payload)
         if isinstance(ruled, asking.Refused):
             self._end(ruled)
             return
@@ -75,7 +113,7 @@ class Interview:
                 relayed.append(ask)
         self._open = {ask.key for ask in relayed}
         if not self._open:
-            call_later(0.0 if required.asks else PAUSE_SECONDS, self._complete)
+            self._host.call_later(0.0 if required.asks else PAUSE_SECONDS, self._complete)
             return
         for ask in relayed:
             self._put(agent, ask, deadline)
@@ -83,6 +121,12 @@ class Interview:
     def abandon(self) -> None:
         """Nobody waits any more: whatever is answered now goes nowhere."""
         self._over = True
+        self._take_back()
+
+    def _take_back(self) -> None:
+        taken, self._withdraw = self._withdraw, []
+        for withdraw in taken:
+            withdraw()
 
     def _put(self, agent: agents.Agent, ask: inputs.Ask, deadline: float) -> None:
         if self._over:
@@ -91,10 +135,12 @@ class Interview:
         if ask.method == conventions.ELICIT:
             params = inputs.of_handshake(params, f"{self._order.about.request_id}-{self._number}")
         request = jsonrpc.Answer(jsonrpc.AnswerKind.REQUEST, ask.key, params, ask.method)
-        self._questions.ask(
+        withdraw = self._host.questions.ask(
             agent, request, via=self._say,
             answered=lambda message: self._answered(ask, message), deadline=deadline,
         )  # fmt: skip
+        if ask.key in self._open:
+            self._withdraw.append(withdraw)
 
     def _say(self, message: bytes) -> bool:
         """On the stream of the call, where the specification wants it; False when it can have none."""
@@ -128,4 +174,5 @@ class Interview:
     def _end(self, outcome: Given | asking.Refused) -> None:
         if not self._over:
             self._over = True
+            self._take_back()
             self._done(outcome)

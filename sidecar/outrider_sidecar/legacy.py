@@ -39,11 +39,11 @@ def chosen_version(params: dict[str, Any]) -> str:
     return wanted if wanted in conventions.LEGACY else conventions.LEGACY[-1]
 
 
-def initialize(id_: int, version: str) -> tuple[exchange.Headers, bytes]:
-    """The first message to a server. We offer no capabilities: nothing a server could ask is relayed."""
+def initialize(id_: int, version: str, *, capabilities: bytes = b"{}") -> tuple[exchange.Headers, bytes]:
+    """The first message to a server. `capabilities` are what it may ask of the agent that it is met for."""
     params = {
         "protocolVersion": json.dumps(version).encode(),
-        "capabilities": b"{}",
+        "capabilities": capabilities,
         "clientInfo": _CLIENT_INFO,
     }
     return head(None, None), jsonrpc.request(id_, conventions.INITIALIZE, params)
@@ -83,10 +83,15 @@ def request(
     return made, jsonrpc.request(id_, subject.message.method, params)
 
 
-def cancelled(request: int, *, session: bytes | None, version: str) -> tuple[exchange.Headers, bytes]:
+def cancelled(request: int) -> bytes:
     """Tells a server that nobody waits for this request of ours any more."""
-    params = {"requestId": b"%d" % request}
-    return head(session, version), jsonrpc.request(None, conventions.CANCELLED, params)
+    return jsonrpc.request(None, conventions.CANCELLED, {"requestId": b"%d" % request})
+
+
+def set_level(id_: int, level: str, *, session: bytes | None, version: str) -> tuple[exchange.Headers, bytes]:
+    """How much of its log an agent wants to hear."""
+    params = {"level": json.dumps(level).encode()}
+    return head(session, version), jsonrpc.request(id_, conventions.SET_LEVEL, params)
 
 
 def farewell(*, session: bytes, version: str) -> exchange.Headers:

@@ -9,12 +9,27 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Protocol
 
 import msgspec
 
 from outrider import decision, snapshot
-from outrider_sidecar import asked, breaker, conventions, exchange, introductions, jsonrpc, legacy, modern
+from outrider_sidecar import (
+    agents,
+    asked,
+    breaker,
+    conventions,
+    exchange,
+    features,
+    introductions,
+    jsonrpc,
+    legacy,
+    modern,
+)
 
+_NOTHING: Mapping[str, bytes] = {}
 _NOT_THIS_ERA = frozenset({400, 404, 405, 406, 415, 422, 501})
 """Statuses by which a server of the handshake era answers a stateless request."""
 
@@ -27,28 +42,84 @@ class NoLeg(Exception):
         self.reason = reason
 
 
-@dataclasses.dataclass(slots=True)
+class Client(Protocol):
+    """On whose behalf a server is met: an agent's request, a session of one, or the proxy itself."""
+
+    @property
+    def modern(self) -> bool:
+        """The era in which it would like the server to be met."""
+
+    @property
+    def session_key(self) -> str:
+        """Whose sessions there are used; "" for those that are nobody's in particular."""
+
+    @property
+    def agent(self) -> agents.Agent | None:
+        """The session of its own that the server's is opened for."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Proxy:
+    """The proxy on its own behalf, and for requests without a session that must be carried by one."""
+
+    modern: bool = True
+    session_key: str = ""
+    agent: agents.Agent | None = None
+
+
+@dataclasses.dataclass(slots=True, eq=False)
 class Session:
     """A handshake with a server: `id` None when it keeps no sessions. `version` as negotiated."""
 
     key: str
     id: bytes | None
     version: str
+    introduction: introductions.Introduction = dataclasses.field(default_factory=introductions.Introduction)
 
 
 @dataclasses.dataclass(slots=True)
 class Server:
-    """What is known of one upstream at one endpoint. `modern` None: not met yet."""
+    """What is known of one upstream at one endpoint; None: not met in that era yet. `introduction` is the latest."""
 
     endpoint: snapshot.Endpoint
     breaker: breaker.Breaker = dataclasses.field(default_factory=breaker.Breaker)
-    modern: bool | None = None
+    speaks_modern: bool | None = None
+    speaks_legacy: bool | None = None
     sessions: collections.OrderedDict[str, Session] = dataclasses.field(
         default_factory=collections.OrderedDict
     )
     meeting: dict[str, asyncio.Future[NoLeg | None]] = dataclasses.field(default_factory=dict)
     next_id: int = 0
     introduction: introductions.Introduction = dataclasses.field(default_factory=introductions.Introduction)
+
+    def __post_init__(self) -> None:
+        self.doubt()
+
+    def speaks(self, modern: bool) -> bool | None:
+        return self.speaks_modern if modern else self.speaks_legacy
+
+    def found(
+        self, modern: bool, *, speaks: bool, introduction: introductions.Introduction | None = None
+    ) -> None:
+        """What an attempt to meet it in an era has shown."""
+        if modern:
+            self.speaks_modern = speaks
+        else:
+            self.speaks_legacy = speaks
+        if introduction is not None:
+            self.introduction = introduction
+
+    def doubt(self) -> None:
+        """Nothing is known any more but what the entry fixes: it is met again before the next request that needs it."""
+        fixed = self.endpoint.protocol
+        self.speaks_modern = None if fixed in ("Auto", conventions.MODERN) else False
+        self.speaks_legacy = None if fixed != conventions.MODERN else False
+
+    def era(self, modern: bool) -> bool | None:
+        """True: it is met in the stateless era, for a client of this one. None: nobody knows yet."""
+        if self.speaks(modern) is not False:
+            return modern if self.speaks(modern) else None
+        return not modern if self.speaks(not modern) else None
 
     def mint(self) -> int:
         """An id of ours: agents' ids never reach a server, so that two agents cannot collide there."""
@@ -68,10 +139,14 @@ class Leg:
     def breaker(self) -> breaker.Breaker:
         return self.server.breaker
 
-    def request(self, permit: decision.Permit, subject: asked.Asked) -> tuple[exchange.Headers, bytes]:
-        """Head and body of a governed request in this server's era."""
+    def request(
+        self, permit: decision.Permit, subject: asked.Asked, given: Mapping[str, bytes] = _NOTHING
+    ) -> tuple[exchange.Headers, bytes]:
+        """Head and body of a governed request in this server's era; `given` goes on with a round, which one of them knows."""
         if self.session is None:
-            return modern.request(self.call_id, subject, permit)
+            offered = features.narrowed(subject.declared, permit.server.features)
+            capabilities = json.dumps(offered).encode() if offered else b"{}"
+            return modern.request(self.call_id, subject, permit, capabilities=capabilities, given=given)
         session, version = self.session.id, self.session.version
         return legacy.request(self.call_id, subject, permit, session=session, version=version)
 
@@ -83,7 +158,7 @@ class Leg:
         """
         stateless = self.session is None or self.session.id is None
         if _unspoken(answer) or (stateless and answer is None and status in _NOT_THIS_ERA):
-            self.server.modern = None
+            self.server.doubt()
             if self.session is not None:
                 self.server.sessions.pop(self.session.key, None)
 
@@ -103,20 +178,24 @@ class Leg:
         )
 
     def expired(self, status: int | None, answer: jsonrpc.Answer | None) -> bool:
-        """True when the server said that it does not know our session: 404, and nothing that answers the call."""
-        return (
-            self.session is not None
-            and self.session.id is not None
-            and status == 404
-            and (answer is None or answer.id != self.call_id)
-        )
+        """True when the server said that it does not know our session: 404, and nothing that answers the call.
+
+        Some servers put the id of the request into that error, so its code tells as well.
+        """
+        if self.session is None or self.session.id is None or status != 404:
+            return False
+        return answer is None or answer.id != self.call_id or _is_error(answer, conventions.SESSION_NOT_FOUND)
 
 
 def _unspoken(answer: jsonrpc.Answer | None) -> bool:
     """The server says that it does not speak the version of the request."""
-    if answer is None or answer.kind is not jsonrpc.AnswerKind.ERROR:
+    return answer is not None and _is_error(answer, conventions.VERSION_UNSUPPORTED)
+
+
+def _is_error(answer: jsonrpc.Answer, code: int) -> bool:
+    if answer.kind is not jsonrpc.AnswerKind.ERROR:
         return False
     try:
-        return jsonrpc.members(answer.payload).get("code") == b"%d" % conventions.VERSION_UNSUPPORTED
+        return jsonrpc.members(answer.payload).get("code") == b"%d" % code
     except msgspec.DecodeError:
         return False

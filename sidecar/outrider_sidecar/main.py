@@ -21,8 +21,6 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-import msgspec
-
 from outrider import bind, budgets, call, catalog, decide, names, snapshot
 from outrider_sidecar import (
     addresses,
@@ -46,6 +44,8 @@ from outrider_sidecar import (
     sessions,
     settings,
     snapshots,
+    ssetransport,
+    states,
     telemetry,
     telling,
     upstream,
@@ -86,7 +86,9 @@ class Proxy:
         replay = self._journal.replay
         self._ledger.restore(replay.spent, latest=replay.latest)
         self._own: set[str] = set(addresses.api_server(os.environ))
-        self._upstream = upstream.AiohttpUpstream(loop, network=self._network, own_addresses=self._own)
+        self._upstream = ssetransport.EitherTransport(
+            upstream.AiohttpUpstream(loop, network=self._network, own_addresses=self._own), clock=loop.time
+        )
         lender = credentials.Credentials(credentials.Files(time.monotonic))
         self._servers = servers.Servers(
             upstream=self._upstream,
@@ -114,6 +116,7 @@ class Proxy:
     def _wired(self, lender: credentials.Credentials) -> pipeline.Pipeline:
         """The way of a call, from the door to the way out."""
         chosen, loop = self._chosen, asyncio.get_running_loop()
+        key = _key(chosen.memory / "session-key")
         return pipeline.Pipeline(
             orders.Parts(
                 ledger=self._ledger,
@@ -129,12 +132,12 @@ class Proxy:
             ),
             pipeline.Gate(
                 guard=caller.Guard(self._local_token, chosen.allowed_hosts),
-                sealer=sessions.Sealer(
-                    _key(chosen.memory / "session-key"), entropy=os.urandom, wall=time.time
-                ),
+                sealer=sessions.Sealer(key, entropy=os.urandom, wall=time.time),
+                states=states.States(key, entropy=os.urandom, wall=time.time),
                 ids=ids.Ids(wall=time.time, entropy=os.urandom),
                 catalogue=self._lists,
                 call_later=loop.call_later,
+                jitter=_jitter,
             ),
             current=self._current,
             limits=pipeline.Limits(calls_max=chosen.calls_max),
@@ -174,10 +177,12 @@ class Proxy:
         self._spawn(self._telling.run())
         await self._stopping.wait()
         log.info("draining")
+        self._pipeline.listeners.drain()
         await front.close(DRAIN_SECONDS)
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._pipeline.listeners.close()
         await self._lists.close()
         await self._upstream.close()
         await desk.close()
@@ -212,6 +217,7 @@ class Proxy:
             bound.servers, moved=[each for each in bound.servers if bound.servers[each].targets is None]
         )
         self._servers.keep(bound)
+        self._pipeline.listeners.configured(bound)
         self._telling.keep(bound.servers)
         active = [
             (key, kind)
@@ -228,7 +234,8 @@ class Proxy:
 
     def _observed(self, server: names.ServerId, found: catalog.Definitions) -> None:
         """A server has listed one kind. The operator is told of tools alone by sidecars; the rest is the prober's to tell."""
-        self._current.observed(server, found)
+        changed = self._current.observed(server, found)
+        self._pipeline.listeners.observed(server, set(call.Kind) - found.unobserved)
         self._telemetry.dropped(str(server), len(found.dropped))
         if call.Kind.TOOL not in found.unobserved:
             self._spawn(self._telling.listed(server, found, introductions.Introduction()))
@@ -238,11 +245,8 @@ class Proxy:
                 log.warning(
                     "finding", extra=telemetry.fields(reason=finding.reason.value, finding=str(finding))
                 )
-        kept = {
-            str(key): [msgspec.Raw(tool.raw) for tool in each.tools]
-            for key, each in self._current.definitions.items()
-        }
-        files.write(self._chosen.memory / "definitions.json", msgspec.json.encode(kept))
+        if changed:
+            files.write(self._chosen.memory / "definitions.json", self._current.saved())
 
     async def _post(self, body: bytes) -> tuple[int, bytes]:
         return await self._config.post(prober.REPORT_PATH, body, answer_bytes_max=prober.ANSWER_BYTES_MAX)

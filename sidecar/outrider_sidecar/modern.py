@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Mapping
 
 import msgspec
 
@@ -28,6 +29,7 @@ _HEAD: exchange.Headers = (
     (b"accept", b"application/json, text/event-stream"),
     (conventions.HEADER_VERSION, conventions.MODERN.encode()),
 )
+_NOTHING: Mapping[str, bytes] = {}
 _ONLY_MODERN_MEMBERS = ("resultType", "ttlMs", "cacheScope")
 
 
@@ -133,9 +135,10 @@ def listen(id_: int, notifications: bytes) -> tuple[exchange.Headers, bytes]:
 
 
 def request(
-    id_: int, subject: asked.Asked, permit: decision.Permit, *, capabilities: bytes = b"{}"
-) -> tuple[exchange.Headers, bytes]:
-    """A governed request. Progress is asked for under our own token, which is `id_`."""
+    id_: int, subject: asked.Asked, permit: decision.Permit, *, capabilities: bytes = b"{}",
+    given: Mapping[str, bytes] = _NOTHING,
+) -> tuple[exchange.Headers, bytes]:  # fmt: skip
+    """A governed request. Progress is asked for under our own token, which is `id_`; `given` is what a later round carries."""
     method = subject.message.method
     head = (*_head(method), *traced(subject.trace))
     if method in governed.MEMBER:
@@ -143,7 +146,7 @@ def request(
     meta = {**_META, conventions.META_CAPABILITIES: capabilities, **crossing.meta(subject, id_)}
     if (level := crossing.log_level(subject.message.meta)) is not None and subject.modern:
         meta[conventions.META_LOG_LEVEL] = level
-    params = {**crossing.params(subject, permit), "_meta": jsonrpc.spliced(meta)}
+    params = {**crossing.params(subject, permit, given), "_meta": jsonrpc.spliced(meta)}
     return head, jsonrpc.request(id_, method, params)
 
 

@@ -19,6 +19,7 @@ from outrider_sidecar import (
     ledger,
     records,
     servers,
+    states,
     streams,
     telemetry,
 )
@@ -42,10 +43,14 @@ class Parts:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Order:
-    """One request as it is handed over; `received` in loop time."""
+    """One request as it is handed over; `received` in loop time.
+
+    `after`: the state that it came with, when it goes on with a call whose server asked for input.
+    """
 
     about: records.About
     permit: decision.Permit
     subject: asked.Asked
     out: streams.Outgoing
     received: float
+    after: states.State | None = None

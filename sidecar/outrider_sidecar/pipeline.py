@@ -8,13 +8,14 @@ method, and for whatever is decided that is `calls`. Nothing here knows aiohttp,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from outrider import bind, decision, names
+from outrider import bind, call, decide, decision, names
 from outrider_sidecar import (
     agents,
     answers,
+    asking,
     caller,
     calls,
     conventions,
@@ -22,13 +23,17 @@ from outrider_sidecar import (
     governed,
     ids,
     intake,
+    interviews,
     jsonrpc,
+    listeners,
     lists,
     local,
     orders,
+    questions,
     refusals,
     sessions,
     showing,
+    states,
     streams,
     visits,
 )
@@ -46,13 +51,15 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Gate:
-    """What stands before the decision: the door's guard, the sealer of sessions, ids, the servers' lists."""
+    """What stands before the decision: the door's guard, the sealers of sessions and of states, ids, the servers' lists."""
 
     guard: caller.Guard
     sealer: sessions.Sealer
+    states: states.States
     ids: ids.Ids
     catalogue: lists.Lists
     call_later: streams.CallLater
+    jitter: Callable[[], float] = lambda: 0.0
 
 
 class Pipeline:
@@ -65,9 +72,23 @@ class Pipeline:
         self.desk = refusals.Desk(parts, gate.ids, current)
         self.agents = agents.Agents(gate.sealer, dropped=self._dropped)
         self._intake = intake.Intake(self.agents, self.desk, gate.ids, current)
-        self.calls = calls.Calls(
-            parts, self.desk, current, gate.catalogue, call_later=gate.call_later, calls_max=limits.calls_max
+        self.listeners = listeners.Listeners(
+            listeners.Wiring(
+                parts, self.desk, current, gate.catalogue, gate.ids, gate.call_later, gate.jitter
+            )
         )
+        judge = asking.Asking(
+            journal=parts.journal, writer=parts.writer, telemetry=parts.telemetry, identifiers=gate.ids, seals=gate.states,
+            wall=parts.wall,
+        )  # fmt: skip
+        self.questions = questions.Questions(
+            call_later=gate.call_later, clock=parts.clock, otherwise=self.listeners.offer
+        )  # fmt: skip
+        host = interviews.Host(judge, self.questions, self._again, gate.call_later)
+        self.calls = calls.Calls(
+            parts, self.desk, current, gate.catalogue, host,
+            call_later=gate.call_later, calls_max=limits.calls_max,
+        )  # fmt: skip
         self._showing = showing.Showing(gate.catalogue, current, self.desk, self._answer)
         self._requests = self._served()
         self._notifications: Mapping[str, visits.Listener] = {conventions.CANCELLED: self._cancelled}
@@ -81,8 +102,12 @@ class Pipeline:
         legacy: dict[str, visits.Handler] = {
             conventions.INITIALIZE: self._initialize,
             conventions.PING: lambda visit, _bound: self._answer(visit, b"{}"),
+            **self.listeners.handlers(modern=False),
         }
-        modern: dict[str, visits.Handler] = {conventions.DISCOVER: self._showing.introduce}
+        modern: dict[str, visits.Handler] = {
+            conventions.DISCOVER: self._showing.introduce,
+            **self.listeners.handlers(modern=True),
+        }
         return {
             **{(method, era): handler for method, handler in both.items() for era in (False, True)},
             **{(method, False): handler for method, handler in legacy.items()},
@@ -92,7 +117,7 @@ class Pipeline:
     @property
     def streams(self) -> int:
         """Answers that are open as event streams now."""
-        return self.calls.streaming
+        return self.calls.streaming + len(self.listeners)
 
     def admit(self, method: str, target: bytes, headers: exchange.Headers, reply: exchange.Reply) -> bool:  # noqa: ARG002 -- the shape of exchange.Pipeline
         """Host, Origin and token, before a byte of the body is read (R3, R4)."""
@@ -114,8 +139,12 @@ class Pipeline:
             return None if visit is None else self._serve(visit)
         elif request.method == "DELETE":
             self._end_session(request, reply, path)
+        elif request.method == "GET":
+            agent = self._intake.agent(request, reply, path, allowed=b"POST")
+            if agent is not None:
+                self.listeners.hear(agent, request, reply)
         else:
-            answers.method_not_allowed(b"POST, DELETE").give(reply)
+            answers.method_not_allowed(b"GET, POST, DELETE").give(reply)
         return None
 
     # Sessions ---------------------------------------------------------------------------------------------------------
@@ -130,6 +159,8 @@ class Pipeline:
     def _dropped(self, agent: agents.Agent) -> None:
         """An agent's session is over, or forgotten to make room: nothing of it stays open."""
         self.calls.end(agent)
+        self.questions.end(agent)
+        self.listeners.dropped(agent)
         if self._current.bound is not None:
             self._parts.spawn(self._parts.servers.end_sessions(self._current.bound, agent.key))
 
@@ -139,7 +170,10 @@ class Pipeline:
         bound = self._current.bound
         message = visit.subject.message
         if message.kind is jsonrpc.Kind.RESPONSE:
-            answers.accepted().give(visit.reply)  # nothing was asked, so nothing can be answered
+            answers.accepted().give(visit.reply)
+            if visit.agent is None or not self.questions.heard(visit.agent, message):
+                detail = "an answer to nothing that was asked, or too late"
+                self.desk.of_caller(_R.MALFORMED_REQUEST, place=visit.endpoint, detail=detail)
             return None
         if message.kind is jsonrpc.Kind.NOTIFICATION:
             answers.accepted().give(visit.reply)
@@ -159,6 +193,12 @@ class Pipeline:
         self.desk.of_caller(_R.METHOD_UNKNOWN, place=visit.endpoint, detail=message.method)
         answers.unknown_method(visit.subject.id, modern=visit.subject.modern).give(visit.reply)
         return None
+
+    def _again(self, subject: call.Call, request: str) -> decision.Decision:
+        """A call that goes on with `request` is decided like any other, and charged there."""
+        bound = self._current.bound
+        assert bound is not None
+        return decide.decide(bound, subject, self._parts.ledger, now=self._parts.wall(), round_of=request)
 
     def _visible(self, bound: bind.Bound, server: names.ServerId) -> bool:
         """A server of which everything is hidden is not there at all."""

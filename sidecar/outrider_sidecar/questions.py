@@ -21,6 +21,9 @@ OPEN_MAX = 64
 Answered = Callable[[jsonrpc.Message | None], None]
 """Hears the agent's response once; None when there is none: nobody to ask, too many questions, too late, or the session is over."""
 
+Withdraw = Callable[[], None]
+"""Takes a question back: the agent is told, `answered` hears None. Nothing when it is closed already."""
+
 
 @dataclasses.dataclass(slots=True)
 class _Open:
@@ -53,17 +56,17 @@ class Questions:
     def ask(
         self, agent: agents.Agent, request: jsonrpc.Answer, *, via: Callable[[bytes], bool] | None = None,
         answered: Answered, deadline: float,
-    ) -> None:  # fmt: skip
+    ) -> Withdraw:  # fmt: skip
         """Puts a server's request to an agent: by `via`, and by the agent's own stream when that leads nowhere.
 
-        `deadline` in loop time. May call `answered` before it returns.
+        `deadline` in loop time. May call `answered` before it returns. What it returns takes the question back.
         """
         mine = self._open[agent.key]
         left = deadline - self._clock()
         if len(mine) >= OPEN_MAX or left <= 0:
             self._drop_empty(agent.key)
             answered(None)
-            return
+            return _nothing
         self._last += 1
         number = self._last
         body = jsonrpc.request(number, request.method, _params(request.payload))
@@ -71,6 +74,7 @@ class Questions:
         mine[number] = _Open(via or (lambda _: False), answered, timer)
         if not self._say(agent, mine[number], body):
             self._close(agent.key, number, None)
+        return lambda: self._late(agent, number)
 
     def heard(self, agent: agents.Agent, message: jsonrpc.Message) -> bool:
         """A response that an agent POSTed. False when it answers nothing that this agent was asked."""
@@ -85,8 +89,10 @@ class Questions:
             self._close(agent.key, number, None)
 
     def _late(self, agent: agents.Agent, number: int) -> None:
-        """Whoever is still thinking about it may stop."""
-        open_ = self._open[agent.key][number]
+        """Whoever is still thinking about it may stop. Means nothing once it is closed."""
+        open_ = self._open.get(agent.key, {}).get(number)
+        if open_ is None:
+            return
         notice = jsonrpc.request(None, conventions.CANCELLED, {"requestId": b"%d" % number})
         self._say(agent, open_, notice)
         self._close(agent.key, number, None)
@@ -103,6 +109,10 @@ class Questions:
     def _drop_empty(self, key: str) -> None:
         if not self._open[key]:
             del self._open[key]
+
+
+def _nothing() -> None:
+    """There is nothing to take back."""
 
 
 def _params(payload: bytes) -> dict[str, bytes]:

@@ -14,17 +14,17 @@ from collections.abc import Callable
 
 from outrider import bind, call, decide, decision, names, snapshot
 from outrider_sidecar import (
+    agents,
     conventions,
     credentials,
     draining,
     errands,
     exchange,
-    introductions,
+    greetings,
     jsonrpc,
     legacy,
     legs,
     lists,
-    modern,
     telemetry,
 )
 from outrider_sidecar import current as in_force
@@ -38,8 +38,9 @@ CONTACT_SECONDS = 20.0
 """Cold starts of 9 to 16 s are common."""
 
 _R = decision.Reason
-_FALLBACK = frozenset({200, 400, 404, 405, 406, 415, 422, 501})
-"""Statuses by which a server of the handshake era answers a request it does not know (versioning rules of the spec)."""
+
+Opened = Callable[[agents.Agent, decision.Permit, legs.Session], None]
+"""Hears of every session that was opened at a server for an agent's, also in place of one that the server has forgotten."""
 
 
 class Servers:
@@ -59,6 +60,7 @@ class Servers:
         self._clock = clock
         self.errands = errands.Errands(upstream, telemetry, clock)
         self._servers: dict[names.ServerId, legs.Server] = {}
+        self.opened: Opened = lambda _agent, _permit, _session: None
 
     def keep(self, bound: bind.Bound) -> None:
         """A new snapshot: forget servers that left it or moved."""
@@ -68,25 +70,26 @@ class Servers:
             if key in bound.servers and bound.servers[key].view.endpoint == held.endpoint
         }
 
-    def leg_at_hand(self, permit: decision.Permit, session_key: str) -> legs.Leg | None:
+    def leg_at_hand(self, permit: decision.Permit, client: legs.Client) -> legs.Leg | None:
         """A leg without waiting, when the server has been met and, in the handshake era, the session exists."""
         server = self._server(permit.server)
-        if server.modern is None:
-            return None
-        if server.modern:
+        stateless = server.era(client.modern)
+        if stateless:
             return legs.Leg(server, None, server.mint())
-        session = server.sessions.get(_key(permit, session_key))
+        if stateless is None and client.modern:
+            return None
+        session = server.sessions.get(_key(permit, client.session_key))
         if session is None:
             return None
         server.sessions.move_to_end(session.key)
         return legs.Leg(server, session, server.mint())
 
     async def leg(
-        self, permit: decision.Permit, lent: exchange.Lent, session_key: str, *, deadline: float
+        self, permit: decision.Permit, lent: exchange.Lent, client: legs.Client, *, deadline: float
     ) -> legs.Leg:
         """Meets the server first if need be. Raises NoLeg."""
-        while (leg := self.leg_at_hand(permit, session_key)) is None:
-            await self._meet(permit, lent, _key(permit, session_key), deadline=deadline)
+        while (leg := self.leg_at_hand(permit, client)) is None:
+            await self._meet(permit, lent, client, deadline=deadline)
         return leg
 
     def forget(self, leg: legs.Leg) -> None:
@@ -100,10 +103,13 @@ class Servers:
             server = self._servers[view.id] = legs.Server(view.endpoint)
         return server
 
-    async def _meet(self, permit: decision.Permit, lent: exchange.Lent, key: str, *, deadline: float) -> None:
-        """Single flight per server and session: whoever waits shares the failure too."""
-        server = self._server(permit.server)
-        meeting = server.meeting.get(key)
+    async def _meet(
+        self, permit: decision.Permit, lent: exchange.Lent, client: legs.Client, *, deadline: float
+    ) -> None:
+        """Single flight per server, session and era: whoever waits shares the failure too."""
+        server, key = self._server(permit.server), _key(permit, client.session_key)
+        place = f"{key}\0{client.modern}"
+        meeting = server.meeting.get(place)
         if meeting is not None:
             try:
                 async with asyncio.timeout(deadline - self._clock()):
@@ -113,82 +119,61 @@ class Servers:
             if shared is not None and shared.reason is not _R.CANCELLED:
                 raise shared
             return  # met, or given up by one whose giving up is not ours
-        meeting = server.meeting[key] = asyncio.get_running_loop().create_future()
+        meeting = server.meeting[place] = asyncio.get_running_loop().create_future()
         outcome: legs.NoLeg | None = legs.NoLeg(_R.CANCELLED, "whoever was meeting the server gave up")
         try:
-            errand = errands.Errand(server, permit, lent, min(deadline, self._clock() + CONTACT_SECONDS))
-            await self._contact(errand, key)
+            if not server.breaker.allow(now := self._clock()):
+                raise legs.NoLeg(  # noqa: TRY301 -- a failure like those below
+                    _R.UPSTREAM_BREAKER_OPEN, f"for {server.breaker.retry_after(now):.1f} s"
+                )
+            errand = errands.Errand(server, permit, lent, min(deadline, now + CONTACT_SECONDS))
+            session = await greetings.meet(self.errands, errand, client, key)
             outcome = None
         except legs.NoLeg as failure:
             outcome = failure
             raise
         finally:
-            del server.meeting[key]
+            del server.meeting[place]
             meeting.set_result(outcome)
+        if session is not None:
+            self._keep(server, session, permit, client)
 
-    async def _contact(self, errand: errands.Errand, key: str) -> None:
-        """Modern first, unless the entry fixes a revision; a server that does not know the question is greeted."""
-        server = errand.server
-        if not server.breaker.allow(now := self._clock()):
-            raise legs.NoLeg(_R.UPSTREAM_BREAKER_OPEN, f"for {server.breaker.retry_after(now):.1f} s")
-        wanted = errand.permit.server.endpoint.protocol
-        if server.modern is None and wanted in ("Auto", conventions.MODERN):
-            head, body = modern.discover(server.mint())
-            heard = await self.errands.run(errand, head, body, "server/discover")
-            if (
-                heard.answer is not None
-                and heard.answer.kind is jsonrpc.AnswerKind.RESULT
-                and modern.speaks(heard.answer)
-            ):
-                server.modern = True
-                server.introduction = introductions.discovered(heard.answer)
-                return
-            if wanted != "Auto" or heard.status not in _FALLBACK:
-                raise errands.no_leg(heard)
-        version = conventions.LEGACY[-1] if wanted == "Auto" else wanted
-        head, body = legacy.initialize(server.mint(), version)
-        heard = await self.errands.run(errand, head, body, "initialize")
-        spoken = legacy.negotiated(heard.answer) if heard.answer is not None else None
-        if spoken is None or heard.answer is None:
-            if wanted == "Auto":
-                server.modern = None  # what it was before may have been replaced by something newer
-            raise errands.no_leg(heard)
-        session = legs.Session(key, heard.session, spoken)
-        head, body = legacy.initialized(session=session.id, version=spoken)
-        await self.errands.run(errand, head, body, "notifications/initialized")
-        server.modern = False
-        server.introduction = introductions.greeted(heard.answer, spoken)
-        server.sessions[key] = session
+    def _keep(
+        self, server: legs.Server, session: legs.Session, permit: decision.Permit, client: legs.Client
+    ) -> None:
+        server.sessions[session.key] = session
         while len(server.sessions) > SESSIONS_MAX:
             server.sessions.popitem(last=False)
+        if client.agent is not None:
+            self.opened(client.agent, permit, session)
 
-    async def cancel(self, permit: decision.Permit, leg: legs.Leg) -> None:
-        """Tells a server of the handshake era, which a closed connection tells nothing, that a call is not waited for."""
+    async def tell(
+        self, permit: decision.Permit, leg: legs.Leg, body: bytes, method: str = "response"
+    ) -> None:
+        """Sends a notification or a response of ours, or of the agent's, in the session that a request goes through."""
         if leg.session is None:
             return
         try:
             lent = await self._credentials.lend(permit)
         except credentials.Unavailable:
             return  # without the credential the server would not listen
-        head, body = legacy.cancelled(leg.call_id, session=leg.session.id, version=leg.session.version)
         errand = errands.Errand(leg.server, permit, lent, self._clock() + CANCEL_SECONDS)
-        await self.errands.run(errand, head, body, conventions.CANCELLED)
+        await self.errands.run(errand, legacy.head(leg.session.id, leg.session.version), body, method)
+
+    async def cancel(self, permit: decision.Permit, leg: legs.Leg) -> None:
+        """Tells a server of the handshake era, which a closed connection tells nothing, that a call is not waited for."""
+        await self.tell(permit, leg, legacy.cancelled(leg.call_id), conventions.CANCELLED)
 
     async def decline(self, permit: decision.Permit, leg: legs.Leg, message: jsonrpc.Answer) -> None:
         """Answers what a server of the handshake era asks during a call: a ping, and for anything else that nobody here does."""
-        if leg.session is None or not isinstance(message.id, str | int):
+        if not isinstance(message.id, str | int):
             return
-        try:
-            lent = await self._credentials.lend(permit)
-        except credentials.Unavailable:
-            return  # without the credential the server would not listen
         if message.method == conventions.PING:
             body = jsonrpc.result(message.id, b"{}")
         else:
             text = "Method not found: this client offers no capabilities"
             body = jsonrpc.error(message.id, conventions.METHOD_NOT_FOUND, text)
-        errand = errands.Errand(leg.server, permit, lent, self._clock() + CANCEL_SECONDS)
-        await self.errands.run(errand, legacy.head(leg.session.id, leg.session.version), body, "response")
+        await self.tell(permit, leg, body)
 
     async def end_sessions(self, bound: bind.Bound, session_key: str) -> None:
         """An agent's session is over: so are those opened for it at servers."""
@@ -256,7 +241,7 @@ class _Peer:
     deadline: float
 
     async def leg(self) -> legs.Leg:
-        return await self.servers.leg(self.permit, self.lent, "", deadline=self.deadline)
+        return await self.servers.leg(self.permit, self.lent, legs.Proxy(), deadline=self.deadline)
 
     async def ask(self, leg: legs.Leg, head: exchange.Headers, body: bytes, method: str) -> errands.Heard:
         errand = errands.Errand(leg.server, self.permit, self.lent, self.deadline)

@@ -58,8 +58,10 @@ def run(
 
 def show(world: proxies.World, *played: stages.Stage, chosen: Sequence[rules.Rule] = (), **view: Any) -> None:
     """Puts a configuration in force in which these are the servers."""
+    endpoint = view.pop("endpoint", {})
+    given = chosen or (testing.allow(prompts=("*",), resources=("*",)),)
     views = [
-        proxies.a_view(None, *(chosen or (testing.allow(),)), id=id_, endpoint={"url": stage.url}, **view)
+        proxies.a_view(None, *given, id=id_, endpoint={"url": stage.url, **endpoint}, **view)
         for id_, stage in zip(IDS, played, strict=False)
     ]
     world.apply(*views)

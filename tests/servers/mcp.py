@@ -266,7 +266,9 @@ async def dies(line, seen):
 
 @behaviour
 async def asks(line, seen):
-    value = {"resultType": "input_required", "inputRequests": {}, "requestState": "s"}
+    """For what nobody declared."""
+    ask = {"method": "elicitation/create", "params": {"message": "?", "requestedSchema": {"properties": {}}}}
+    value = {"resultType": "input_required", "inputRequests": {"who": ask}, "requestState": "s"}
     await line.json({"jsonrpc": "2.0", "id": seen.body["id"], "result": value})
 
 

@@ -121,13 +121,13 @@ class Visitor:
     async def subscribe(self, step):
         await self.session.subscribe_resource(AnyUrl(step["uri"]))
         await self.session.call_tool(step["by"], step.get("arguments", {}))
-        heard = await visiting.news(self.heard, "updated")
+        heard = await self.heard.get()
         await self.session.unsubscribe_resource(AnyUrl(step["uri"]))
-        return heard
+        return {"heard": heard}
 
     async def changed(self, step):
         await self.session.call_tool(step["by"], {})
-        return await visiting.news(self.heard, "changed")
+        return {"heard": await self.heard.get()}
 
 
 if __name__ == "__main__":

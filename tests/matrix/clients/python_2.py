@@ -120,9 +120,9 @@ class Visitor:
                 return {"heard": ["updated", (await anext(aiter(events))).uri]}
         await self.client.subscribe_resource(uri)
         await self.client.call_tool(step["by"], step.get("arguments", {}))
-        heard = await visiting.news(self.heard, "updated")
+        heard = await self.heard.get()
         await self.client.unsubscribe_resource(uri)
-        return heard
+        return {"heard": heard}
 
     async def changed(self, step):
         if self.modern:
@@ -131,7 +131,7 @@ class Visitor:
                 await anext(aiter(events))
                 return {"heard": ["changed", "tools"]}
         await self.client.call_tool(step["by"], {})
-        return await visiting.news(self.heard, "changed")
+        return {"heard": await self.heard.get()}
 
 
 if __name__ == "__main__":

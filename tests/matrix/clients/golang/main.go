@@ -19,10 +19,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-const (
-	patience = 20 * time.Second
-	settling = 50 * time.Millisecond // this SDK may give a result before the progress that came ahead of it
-)
+const patience = 20 * time.Second
 
 type step struct {
 	Do        string            `json:"do"`
@@ -119,17 +116,12 @@ func (v *visitor) hear(what ...string) {
 	}
 }
 
-// news waits for the next news of a kind; other news may come at any time.
-func (v *visitor) news(ctx context.Context, kind string) (object, error) {
-	for {
-		select {
-		case what := <-v.heard:
-			if what[0] == kind {
-				return object{"heard": what}, nil
-			}
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+func (v *visitor) next(ctx context.Context) (object, error) {
+	select {
+	case what := <-v.heard:
+		return object{"heard": what}, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 
@@ -151,7 +143,6 @@ func (v *visitor) take(ctx context.Context, s step) (object, error) {
 		return listed(v.session.ResourceTemplates(ctx, nil))
 	case "call":
 		result, err := v.call(ctx, s.Name, s.Arguments)
-		time.Sleep(settling)
 		v.mutex.Lock()
 		defer v.mutex.Unlock()
 		return object{"result": result, "progress": v.progress}, err
@@ -180,7 +171,7 @@ func (v *visitor) take(ctx context.Context, s step) (object, error) {
 		if _, err := v.call(ctx, s.By, object{}); err != nil {
 			return nil, err
 		}
-		return v.news(ctx, "changed")
+		return v.next(ctx)
 	}
 	return nil, fmt.Errorf("unknown step %q", s.Do)
 }
@@ -210,7 +201,7 @@ func (v *visitor) subscribe(ctx context.Context, s step) (object, error) {
 	if _, err := v.call(ctx, s.By, s.Arguments); err != nil {
 		return nil, err
 	}
-	told, err := v.news(ctx, "updated")
+	told, err := v.next(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who wants to hear what, and what of what servers say is for whom.
+
+`subscriptions` and `speaking` bring listeners; servers are heard through `sources`, each once for everybody. A list that changed is
+told when what the listener may see has changed (`views`), whoever changed it; a resource that changed, to those who subscribed to
+it and still may. It refuses nothing itself: what may be heard was decided when it was asked for, and is decided again when
+policy changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from outrider import bind, call, decide, decision, names
+from outrider_sidecar import conventions, jsonrpc, lists, sources, views
+from outrider_sidecar import current as in_force
+
+CHANGED = {
+    call.Kind.TOOL: conventions.TOOLS_CHANGED,
+    call.Kind.PROMPT: conventions.PROMPTS_CHANGED,
+    call.Kind.RESOURCE: conventions.RESOURCES_CHANGED,
+}
+_KINDS = {method: kind for kind, method in CHANGED.items()}
+
+Origin = tuple[names.ServerId, str]
+"""A server, and the name of the credential it is asked with; "" without one."""
+
+Tell = Callable[[str, dict[str, bytes]], None]
+"""Tells a listener: method and raw params."""
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Listener:
+    """One agent's stream. `server` None is the merged endpoint; `uris` those it subscribed to, by where they are heard.
+
+    `kinds` are those whose lists it wants to hear of.
+    """
+
+    server: names.ServerId | None
+    kinds: frozenset[call.Kind]
+    tell: Tell
+    uris: dict[Origin, set[str]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def places(self) -> list[views.Place]:
+        return [(self.server, kind) for kind in self.kinds]
+
+
+class Audience:
+    """One writer: the loop's thread. `clock` is loop time."""
+
+    def __init__(self, parts: sources.Parts, current: in_force.Current, catalogue: lists.Lists) -> None:
+        self._parts = parts
+        self._current = current
+        self._catalogue = catalogue
+        self._listeners: dict[Listener, None] = {}
+        self._sources: dict[Origin, sources.Source] = {}
+        self._views = views.Views()
+        self._announced: dict[tuple[names.ServerId, call.Kind], bytes] = {}
+        self._arranging: asyncio.Handle | None = None
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._listeners)
+
+    # Listeners ----------------------------------------------------------------------------------------------------------
+
+    def join(self, listener: Listener, bound: bind.Bound) -> None:
+        """From now on it hears what it wants to."""
+        self._listeners[listener] = None
+        self._views.watch(bound, listener.places)
+        self._arrange()
+
+    def leave(self, listener: Listener) -> None:
+        """It is gone; leaving twice is leaving once."""
+        if listener in self._listeners:
+            del self._listeners[listener]
+            self._views.leave(listener.places)
+            self._arrange_soon()
+
+    def rearrange(self) -> None:
+        """What a listener wants has changed."""
+        self._arrange_soon()
+
+    async def live(self, listener: Listener, *, seconds: float) -> None:
+        """Returns once everything it wants would be heard; at the latest after `seconds`."""
+        self._arrange()
+        bound = self._current.bound
+        wanted = {} if bound is None else self._wanted(bound, [listener])
+        waits = [
+            asyncio.ensure_future(self._sources[origin].live())
+            for origin in wanted
+            if origin in self._sources
+        ]
+        if waits:
+            _, pending = await asyncio.wait(waits, timeout=seconds)
+            for each in pending:
+                each.cancel()
+
+    # What changes -------------------------------------------------------------------------------------------------------
+
+    def refresh(self, server: names.ServerId | None = None, kinds: Iterable[call.Kind] = ()) -> None:
+        """A configuration is in force, or `server` has listed `kinds` again: who sees something else than before is told."""
+        bound = self._current.bound
+        if bound is None:
+            return
+        changed = self._views.changed(bound)
+        if server is not None:
+            changed |= self._told_again(bound, [(server, kind) for kind in kinds], changed)
+        for listener in tuple(self._listeners):
+            for kind, method in CHANGED.items():
+                if (listener.server, kind) in changed and kind in listener.kinds:
+                    listener.tell(method, {})
+        self._arrange()
+
+    def heard(self, server: names.ServerId, message: jsonrpc.Answer) -> None:
+        """A server says something that is about no request."""
+        kind = _KINDS.get(message.method)
+        if kind is not None:
+            self._list_changed(server, kind)
+        elif message.method == conventions.RESOURCE_UPDATED:
+            self._updated(server, message)
+
+    def _list_changed(self, server: names.ServerId, kind: call.Kind) -> None:
+        bound = self._current.bound
+        held = None if bound is None else bound.servers.get(server)
+        if bound is None or held is None:
+            return
+        if held.observed(kind):
+            self._announced.setdefault((server, kind), self._defined(server, kind))
+            self._catalogue.changed(server, kind)
+        else:
+            self._say({(server, kind), (None, kind)})  # nobody has looked yet, so nobody knows what changed
+
+    def _told_again(
+        self, bound: bind.Bound, listed: list[tuple[names.ServerId, call.Kind]], changed: set[views.Place]
+    ) -> set[views.Place]:
+        """Lists that their server says have changed and that are what they were: told all the same, as it would be directly.
+
+        But not when what changed is hidden: that would tell of what may not be known.
+        """
+        found: set[views.Place] = set()
+        for server, kind in listed:
+            before = self._announced.pop((server, kind), None)
+            same = before is not None and before == self._defined(server, kind)
+            if same and (server, kind) not in changed and server in bound.servers:
+                found |= {(server, kind), (None, kind)}
+        return found
+
+    def _defined(self, server: names.ServerId, kind: call.Kind) -> bytes:
+        """A digest of what a server lists of a kind, seen or not."""
+        known = self._current.definitions.get(server)
+        made = hashlib.sha256()
+        if known is not None:
+            listed = {
+                call.Kind.TOOL: known.tools,
+                call.Kind.PROMPT: known.prompts,
+                call.Kind.RESOURCE: (*known.resources, *known.templates),
+            }[kind]
+            for each in listed:
+                made.update(b"%d:" % len(each.raw) + each.raw)
+        return made.digest()
+
+    def _say(self, places: set[views.Place]) -> None:
+        for listener in tuple(self._listeners):
+            for place in listener.places:
+                if place in places:
+                    listener.tell(CHANGED[place[1]], {})
+
+    def _updated(self, server: names.ServerId, message: jsonrpc.Answer) -> None:
+        try:
+            params = jsonrpc.members(message.payload)
+            uri = msgspec.json.decode(params.get("uri", b"null"))
+        except msgspec.DecodeError:
+            return
+        if not isinstance(uri, str) or not self.may_hear(server, uri):
+            return
+        params.pop("_meta", None)
+        for listener in tuple(self._listeners):
+            wanted = (each for origin, uris in listener.uris.items() if origin[0] == server for each in uris)
+            if any(covers(each, uri) for each in wanted):
+                listener.tell(message.method, params)
+
+    def may_hear(self, server: names.ServerId, uri: str) -> bool:
+        """Whether policy lets this workload know of a resource now; what it costs was asked when it subscribed."""
+        bound = self._current.bound
+        held = None if bound is None else bound.servers.get(server)
+        target = None if held is None else held.target(call.Kind.RESOURCE, uri)
+        return target is not None and decide.reach(target) is not decide.Reach.NEVER
+
+    # Sources ------------------------------------------------------------------------------------------------------------
+
+    def _arrange_soon(self) -> None:
+        if self._arranging is None and not self._closed:
+            self._arranging = asyncio.get_running_loop().call_soon(self._arrange)
+
+    def _arrange(self) -> None:
+        """Listens to exactly those servers that somebody wants to hear."""
+        if self._arranging is not None:
+            self._arranging.cancel()
+            self._arranging = None
+        bound = self._current.bound
+        if bound is None or self._closed:
+            return
+        wanted = self._wanted(bound, self._listeners)
+        for origin, source in tuple(self._sources.items()):
+            permit = self._permit(bound, origin)
+            if origin in wanted and permit is not None and _same_way(permit, source.permit):
+                source.permit = permit
+            else:
+                source.close()
+                del self._sources[origin]
+        for origin, (kinds, uris) in wanted.items():
+            known = self._sources.get(origin)
+            if known is None:
+                permit = self._permit(bound, origin)
+                if permit is None:
+                    continue
+                known = self._sources[origin] = sources.Source(
+                    self._parts, permit, hear=self._from(origin[0])
+                )
+            known.want(kinds, uris)
+
+    def _from(self, server: names.ServerId) -> sources.Hear:
+        return lambda message: self.heard(server, message)
+
+    def _wanted(
+        self, bound: bind.Bound, listeners: Iterable[Listener]
+    ) -> dict[Origin, tuple[set[call.Kind], set[str]]]:
+        found: dict[Origin, tuple[set[call.Kind], set[str]]] = {}
+        for listener in listeners:
+            for kind in listener.kinds:
+                for server in bound.servers if listener.server is None else (listener.server,):
+                    held = bound.servers.get(server)
+                    if (
+                        held is not None
+                        and decide.asked(held, kind)
+                        and not (listener.server is None and kind is call.Kind.RESOURCE)
+                    ):
+                        permit = decide.permit_listing(bound, server)
+                        if isinstance(permit, decision.Permit):
+                            found.setdefault(origin_of(permit), (set(), set()))[0].add(kind)
+            for origin, uris in listener.uris.items():
+                found.setdefault(origin, (set(), set()))[1].update(uris)
+        return found
+
+    @staticmethod
+    def _permit(bound: bind.Bound, origin: Origin) -> decision.Permit | None:
+        permit = decide.permit_listing(bound, origin[0], credential=origin[1] or None)
+        return permit if isinstance(permit, decision.Permit) and origin_of(permit) == origin else None
+
+    async def close(self) -> None:
+        """Ends every source."""
+        self._closed = True
+        held, self._sources = list(self._sources.values()), {}
+        for source in held:
+            source.close()
+        await asyncio.gather(*(source.task for source in held), return_exceptions=True)
+
+
+def _same_way(one: decision.Permit, other: decision.Permit) -> bool:
+    """Whether both lead to the same place with the same credential: other rules are no reason to hang up."""
+    return one.server.endpoint == other.server.endpoint and one.credential == other.credential
+
+
+def origin_of(permit: decision.Permit) -> Origin:
+    """Where what a permit is about is heard."""
+    return permit.server.id, permit.credential.name if permit.credential is not None else ""
+
+
+def covers(subscribed: str, uri: str) -> bool:
+    """Whether news of a resource are for whoever subscribed to another: it, or a part of it (2026-07-28, subscriptions)."""
+    return uri == subscribed or (
+        uri.startswith(subscribed) and (subscribed.endswith("/") or uri[len(subscribed)] in "/#?")
+    )
+
+
+def notification(method: str, params: dict[str, bytes]) -> bytes:
+    """As a legacy agent gets it."""
+    return jsonrpc.request(None, method, params)
+
+
+def tagged(method: str, params: dict[str, bytes], subscription: jsonrpc.Id | None) -> bytes:
+    """As a modern agent gets it, on the stream of its request with this id."""
+    key = json.dumps(conventions.META_SUBSCRIPTION).encode()
+    meta = b"{" + key + b":" + jsonrpc.encode_id(subscription) + b"}"
+    return jsonrpc.request(None, method, {**params, "_meta": meta})

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""For whom news of a resource are, and how they are written; who hears what is in test_subscriptions and test_speaking."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from outrider_sidecar import audience
+
+
+@pytest.mark.parametrize(
+    ("subscribed", "uri", "heard"),
+    [
+        ("file:///a", "file:///a", True),
+        ("file:///a", "file:///a/b", True),
+        ("file:///a", "file:///a#part", True),
+        ("file:///a", "file:///a?q=1", True),
+        ("file:///a/", "file:///a/b", True),
+        ("file:///a", "file:///ab", False),
+        ("file:///a", "file:///A", False),
+        ("file:///a/b", "file:///a", False),
+        ("file:///a", "", False),
+    ],
+)
+def test_a_part_of_what_was_subscribed_to_is_heard_and_a_namesake_is_not(subscribed, uri, heard):
+    assert audience.covers(subscribed, uri) is heard
+
+
+def test_each_era_gets_its_own_form_and_the_params_as_they_came():
+    params = {"uri": b'"a:b"', "n": b"1.50"}
+    legacy = audience.notification("notifications/resources/updated", params)
+    assert (
+        legacy
+        == b'{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a:b","n":1.50}}'
+    )
+    for id_ in (7, "seven"):
+        tagged = json.loads(audience.tagged("notifications/resources/updated", params, id_))
+        assert tagged["params"]["_meta"] == {"io.modelcontextprotocol/subscriptionId": id_}
+    assert audience.notification("notifications/tools/list_changed", {}) == (
+        b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}'
+    )
