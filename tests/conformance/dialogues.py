@@ -147,7 +147,7 @@ async def _round_of_a_model(asked: Asked) -> Result | str:
 async def _round_of_roots(asked: Asked) -> Result | str:
     if "client_roots" in asked.answers:
         return f"{len(asked.answers['client_roots'].get('roots', ()))} root(s)"
-    return needed(client_roots={"method": "roots/list"})
+    return needed(client_roots=ask("roots/list"))
 
 
 @offered("test_input_required_result_request_state", "Wants its state back beside the answer.")
@@ -163,7 +163,7 @@ async def _round_of_three(asked: Asked) -> Result | str:
         return "All inputs received."
     return needed(
         "three", user_name=form("What is your name?", "name"), greeting=sample("Generate a greeting", 50),
-        client_roots={"method": "roots/list"},
+        client_roots=ask("roots/list"),
     )  # fmt: skip
 
 

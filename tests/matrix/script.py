@@ -6,8 +6,8 @@ it saw: `{key: {"version", "capabilities", "instructions", "told": [one object f
 
 Steps: `tools`, `prompts`, `resources`, `templates` tell every page of a list; `call` a result with its progress; `get`, `read`,
 `complete`, `level` a result; `cancel` leaves a call that has begun; `subscribe` and `changed` call a tool and wait for the news.
-A JSON-RPC error is told as `{"error": [code, message]}`, log messages of a step stand beside it as `logged`. `asks` marks a call
-during which a server of the handshake era asks the client something, `rounds` one that ends in `input_required`.
+A JSON-RPC error is told as `{"error": [code, message]}`, log messages of a step stand beside it as `logged`; they count where
+`logs` says so, since some servers log of their own accord. `asks` marks a call during which a server of the handshake era asks the client something, `rounds` one that ends in `input_required`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ _DOCUMENT = "demo://resource/static/document/features.md"
 
 def call(name: str, /, **arguments: Any) -> dict[str, Any]:
     return {"do": "call", "name": name, "arguments": arguments}
+
+
+def logs(step: dict[str, Any]) -> dict[str, Any]:
+    return {**step, "logs": True}
 
 
 def asks(step: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +57,7 @@ _FIXTURE: tuple[Step, ...] = (
     call("test_structured", value=21),
     call("test_tool_with_progress"),
     {"do": "level", "level": "debug"},
-    call("test_tool_with_logging"),
+    logs(call("test_tool_with_logging")),
     call("test_error_handling"),
     asks(call("test_sampling", prompt="hi")),
     asks(call("test_elicitation", message="Who?")),
@@ -116,7 +120,7 @@ _FAST: tuple[Step, ...] = (
     *_LISTS,
     call("add", a=2, b=40),
     call("slowly", steps=3),
-    call("logging", text="line"),
+    logs(call("logging", text="line")),
     call("fail"),
     asks(call("ask")),
     get("greeting", name="Ada"),

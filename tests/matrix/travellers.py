@@ -18,6 +18,7 @@ from tests.matrix import places
 CLIENTS = pathlib.Path(__file__).parent / "clients"
 _LISTS = frozenset({"tools", "prompts", "resources", "templates"})
 _ALL = _LISTS | {"call", "get", "read", "complete", "level", "cancel", "subscribe", "changed"}
+_MODERN = _ALL - {"level"}
 _SIMPLE = _LISTS | {"call", "get", "read"}
 _FEW = frozenset({"tools", "call", "get", "read"})
 _SECONDS = 280
@@ -40,13 +41,13 @@ class Traveller:
 
 
 TRAVELLERS = (
-    Traveller("mcp 2.x modern", ("{python}", "python_2.py", "auto"), modern=True),
+    Traveller("mcp 2.x modern", ("{python}", "python_2.py", "auto"), modern=True, does=_MODERN),
     Traveller("mcp 2.x legacy", ("{python}", "python_2.py", "legacy"), modern=False),
     Traveller("mcp 1.x", ("{older}", "python_1.py"), modern=False),
     Traveller("TypeScript sdk", ("{node}", "typescript.mjs", "sdk"), modern=False),
-    Traveller("TypeScript client modern", ("{node}", "typescript.mjs", "auto"), modern=True),
+    Traveller("TypeScript client modern", ("{node}", "typescript.mjs", "auto"), modern=True, does=_MODERN),
     Traveller("TypeScript client legacy", ("{node}", "typescript.mjs", "legacy"), modern=False),
-    Traveller("Go SDK modern", ("{go}", "auto"), modern=True),
+    Traveller("Go SDK modern", ("{go}", "auto"), modern=True, does=_MODERN),
     Traveller("Go SDK legacy", ("{go}", "legacy"), modern=False),
     Traveller("FastMCP", ("{fast}", "fast_mcp.py"), modern=True, does=_SIMPLE | {"complete", "cancel"}),
     Traveller(

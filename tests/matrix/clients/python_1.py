@@ -121,13 +121,13 @@ class Visitor:
     async def subscribe(self, step):
         await self.session.subscribe_resource(AnyUrl(step["uri"]))
         await self.session.call_tool(step["by"], step.get("arguments", {}))
-        heard = await self.heard.get()
+        heard = await visiting.news(self.heard, "updated")
         await self.session.unsubscribe_resource(AnyUrl(step["uri"]))
-        return {"heard": heard}
+        return heard
 
     async def changed(self, step):
         await self.session.call_tool(step["by"], {})
-        return {"heard": await self.heard.get()}
+        return await visiting.news(self.heard, "changed")
 
 
 if __name__ == "__main__":

@@ -120,9 +120,9 @@ class Visitor:
                 return {"heard": ["updated", (await anext(aiter(events))).uri]}
         await self.client.subscribe_resource(uri)
         await self.client.call_tool(step["by"], step.get("arguments", {}))
-        heard = await self.heard.get()
+        heard = await visiting.news(self.heard, "updated")
         await self.client.unsubscribe_resource(uri)
-        return {"heard": heard}
+        return heard
 
     async def changed(self, step):
         if self.modern:
@@ -131,7 +131,7 @@ class Visitor:
                 await anext(aiter(events))
                 return {"heard": ["changed", "tools"]}
         await self.client.call_tool(step["by"], {})
-        return {"heard": await self.heard.get()}
+        return await visiting.news(self.heard, "changed")
 
 
 if __name__ == "__main__":

@@ -50,8 +50,11 @@ class Visitor {
     next ? next(what) : this.heard.push(what);
   }
 
-  listen() {
-    return this.heard.length ? this.heard.shift() : new Promise((told) => this.waiting.push(told));
+  async news(what) {
+    for (;;) {
+      const told = this.heard.length ? this.heard.shift() : await new Promise((next) => this.waiting.push(next));
+      if (told[0] === what) return told;
+    }
   }
 
   prepared() {
@@ -151,7 +154,7 @@ class Visitor {
     const stream = this.modern ? await this.client.listen({ resourceSubscriptions: [uri] }) : null;
     if (!stream) await this.client.subscribeResource({ uri });
     await this.tool({ name: by, arguments: given });
-    const heard = await this.listen();
+    const heard = await this.news("updated");
     await (stream ? stream.close() : this.client.unsubscribeResource({ uri }));
     return { heard };
   }
@@ -159,7 +162,7 @@ class Visitor {
   async changed({ by }) {
     const stream = this.modern ? await this.client.listen({ toolsListChanged: true }) : null;
     await this.tool({ name: by, arguments: {} });
-    const heard = await this.listen();
+    const heard = await this.news("changed");
     await stream?.close();
     return { heard };
   }

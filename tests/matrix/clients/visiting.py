@@ -68,6 +68,13 @@ async def cancelled(call, begun):
     return {"cancelled": True}
 
 
+async def news(heard, what):
+    """The next news of a kind; other news may come at any time."""
+    while (told := await heard.get())[0] != what:
+        pass
+    return {"heard": told}
+
+
 def main(visitor):
     """Visits what stands on stdin; `visitor` makes one visit of a visit's dict and has `run`."""
 

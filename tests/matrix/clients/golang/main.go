@@ -19,7 +19,10 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-const patience = 20 * time.Second
+const (
+	patience = 20 * time.Second
+	settling = 50 * time.Millisecond // this SDK may give a result before the progress that came ahead of it
+)
 
 type step struct {
 	Do        string            `json:"do"`
@@ -116,12 +119,17 @@ func (v *visitor) hear(what ...string) {
 	}
 }
 
-func (v *visitor) next(ctx context.Context) (object, error) {
-	select {
-	case what := <-v.heard:
-		return object{"heard": what}, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
+// news waits for the next news of a kind; other news may come at any time.
+func (v *visitor) news(ctx context.Context, kind string) (object, error) {
+	for {
+		select {
+		case what := <-v.heard:
+			if what[0] == kind {
+				return object{"heard": what}, nil
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 }
 
@@ -143,6 +151,7 @@ func (v *visitor) take(ctx context.Context, s step) (object, error) {
 		return listed(v.session.ResourceTemplates(ctx, nil))
 	case "call":
 		result, err := v.call(ctx, s.Name, s.Arguments)
+		time.Sleep(settling)
 		v.mutex.Lock()
 		defer v.mutex.Unlock()
 		return object{"result": result, "progress": v.progress}, err
@@ -171,7 +180,7 @@ func (v *visitor) take(ctx context.Context, s step) (object, error) {
 		if _, err := v.call(ctx, s.By, object{}); err != nil {
 			return nil, err
 		}
-		return v.next(ctx)
+		return v.news(ctx, "changed")
 	}
 	return nil, fmt.Errorf("unknown step %q", s.Do)
 }
@@ -201,7 +210,7 @@ func (v *visitor) subscribe(ctx context.Context, s step) (object, error) {
 	if _, err := v.call(ctx, s.By, s.Arguments); err != nil {
 		return nil, err
 	}
-	told, err := v.next(ctx)
+	told, err := v.news(ctx, "updated")
 	if err != nil {
 		return nil, err
 	}
