@@ -341,3 +341,21 @@ def test_entries_that_clients_could_not_read_are_left_out_of_every_kind() -> Non
 
     stage.page = 100
     drain(stage, scenario)
+
+
+def test_servers_are_listed_by_a_session_that_declares_what_the_entry_permits_and_called_by_others() -> None:
+    stage = full("legacy")
+
+    async def scenario(world: proxies.World) -> None:
+        await listing(world, call.Kind.TOOL)
+        await listing(world, call.Kind.PROMPT)
+        assert (await world.call("t1")).reason is None  # by an agent of the other era: nobody could be asked
+        listed, called = (heard.params["capabilities"] for heard in stage.of("initialize"))
+        assert (listed, called) == ({"elicitation": {"form": {}}}, {})
+        sessions = [
+            heard.headers["mcp-session-id"] for heard in stage.heard if heard.method.endswith("/list")
+        ]
+        assert set(sessions) == {"stage-1"}
+        assert [heard.headers["mcp-session-id"] for heard in stage.of("tools/call")] == ["stage-2"]
+
+    drain(stage, scenario)

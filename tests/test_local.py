@@ -116,7 +116,7 @@ def test_who_we_are_is_what_the_entry_says() -> None:
     info = {"name": "salesforce", "version": "7.1", "title": "Salesforce"}
     assert json.loads(local.initialized(bound, testing.CRM, met("tools"), version="2025-06-18")) == {
         "protocolVersion": "2025-06-18",
-        "capabilities": {"tools": {}},
+        "capabilities": {"tools": {"listChanged": True}},
         "serverInfo": info,
     }
     discovered = json.loads(local.discovered(bound, testing.CRM, met("tools")))

@@ -267,7 +267,7 @@ def test_who_we_are_is_answered_truthfully_once_the_server_has_been_met() -> Non
     async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
         told = await world.ask(proxies.request("server/discover"))
         assert told.result["supportedVersions"] == [mcp.MODERN]
-        assert told.result["capabilities"] == {"tools": {}}
+        assert told.result["capabilities"] == {"tools": {"listChanged": True}}
         assert told.result["_meta"]["io.modelcontextprotocol/serverInfo"]["name"] == "api"
         info = {
             "protocolVersion": "2025-06-18",

@@ -58,7 +58,7 @@ async def _greet(
     server, view, agent = errand.server, errand.permit.server, client.agent
     fixed = view.endpoint.protocol in conventions.LEGACY
     wanted = agent.version if agent is not None and not fixed else conventions.LEGACY[-1]
-    offered = features.narrowed(agent.capabilities, view.features) if agent is not None else {}
+    offered = features.narrowed(_declared(client), view.features)
     head, body = legacy.initialize(
         server.mint(), view.endpoint.protocol if fixed else wanted, capabilities=json.dumps(offered).encode()
     )
@@ -74,6 +74,13 @@ async def _greet(
         await set_level(ways, errand, session, agent.log_level)
     server.found(False, speaks=True, introduction=introduction)
     return session
+
+
+def _declared(client: legs.Client) -> features.Capabilities:
+    """The session's own, or those the proxy speaks for: a request without a session could be asked nothing."""
+    if client.agent is not None:
+        return client.agent.capabilities
+    return client.offers if isinstance(client, legs.Proxy) else {}
 
 
 async def set_level(ways: errands.Errands, errand: errands.Errand, session: legs.Session, level: str) -> None:

@@ -11,7 +11,7 @@ import collections
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -60,11 +60,15 @@ class Client(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Proxy:
-    """The proxy on its own behalf, and for requests without a session that must be carried by one."""
+    """The proxy on its own behalf, and for requests without a session that must be carried by one.
+
+    `offers` are the client capabilities it speaks for, before the entry narrows them.
+    """
 
     modern: bool = True
     session_key: str = ""
     agent: agents.Agent | None = None
+    offers: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(slots=True, eq=False)

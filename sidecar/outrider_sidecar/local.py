@@ -27,7 +27,14 @@ LIST_TTL_MILLISECONDS = 5_000
 
 LIST_CHANGED: Final = "listChanged"
 RELAYED: Final[frozenset[str]] = frozenset(
-    {introductions.TOOLS, introductions.PROMPTS, introductions.RESOURCES, introductions.COMPLETIONS}
+    {
+        introductions.TOOLS,
+        introductions.PROMPTS,
+        introductions.RESOURCES,
+        introductions.SUBSCRIBE,
+        introductions.COMPLETIONS,
+        LIST_CHANGED,
+    }
 )
 """Of what servers have, what reaches agents: capabilities, and `listChanged`, which is said of every list or of none."""
 

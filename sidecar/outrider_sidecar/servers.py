@@ -43,6 +43,14 @@ Opened = Callable[[agents.Agent, decision.Permit, legs.Session], None]
 """Hears of every session that was opened at a server for an agent's, also in place of one that the server has forgotten."""
 
 
+CATALOGUE = legs.Proxy(
+    session_key="catalogue",
+    offers={"elicitation": {"form": {}, "url": {}}, "sampling": {"tools": {}, "context": {}}, "roots": {}},
+)
+"""On whose behalf servers are listed. Some show a tool only to clients that could be asked what it asks, so this one
+declares whatever an agent could and the entry permits. It is never asked: no call goes by its session."""
+
+
 class Servers:
     """All upstreams of one proxy."""
 
@@ -106,9 +114,12 @@ class Servers:
     async def _meet(
         self, permit: decision.Permit, lent: exchange.Lent, client: legs.Client, *, deadline: float
     ) -> None:
-        """Single flight per server, session and era: whoever waits shares the failure too."""
+        """Single flight per server, session and era: whoever waits shares the failure too.
+
+        Until it is known what the server speaks there is one flight for all: what one finds out holds for the others.
+        """
         server, key = self._server(permit.server), _key(permit, client.session_key)
-        place = f"{key}\0{client.modern}"
+        place = f"{'' if server.era(client.modern) is None else key}\0{client.modern}"
         meeting = server.meeting.get(place)
         if meeting is not None:
             try:
@@ -214,7 +225,7 @@ class Servers:
         finally:
             met, bound = self._servers.get(server_id), self._current.bound
             if met is not None and bound is not None:
-                await self._part(bound, server_id, met, "")
+                await self._part(bound, server_id, met, CATALOGUE.session_key)
 
     async def listing(self, server_id: names.ServerId, kind: call.Kind = call.Kind.TOOL) -> lists.Listing:
         """Drains what a server lists of one kind. Raises lists.ListingFailed."""
@@ -241,7 +252,7 @@ class _Peer:
     deadline: float
 
     async def leg(self) -> legs.Leg:
-        return await self.servers.leg(self.permit, self.lent, legs.Proxy(), deadline=self.deadline)
+        return await self.servers.leg(self.permit, self.lent, CATALOGUE, deadline=self.deadline)
 
     async def ask(self, leg: legs.Leg, head: exchange.Headers, body: bytes, method: str) -> errands.Heard:
         errand = errands.Errand(leg.server, self.permit, self.lent, self.deadline)
