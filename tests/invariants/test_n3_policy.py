@@ -10,19 +10,40 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+import urllib.parse
 from typing import Any
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from outrider import bind, budgets, call, compile, decide, decision, manifests, names, testing  # noqa: A004 -- the module's name
+from outrider import bind, budgets, call, catalog, compile, decide, decision, manifests, names  # noqa: A004 -- the module's name
 
 NAMESPACES = ["crm", "agents", "platform"]
 ACCOUNTS = ["bot", "cron"]
 TEAMS = ["sales", "hr"]
 TOOLS = ["query", "Query", "get_a", "get_b", "drop"]
 GLOBS = ["query", "Query", "get_*", "*", "drop", "*_b", "q*y", "GET_A"]
+PROMPTS = ["query", "Write a letter", "GREET", "gr\u00fcezi"]
+PROMPT_GLOBS = ["query", "write*", "Write*", "*", "greet", "GREET", "gr*", "*\u00dc*"]
+RESOURCES = [
+    "file:///pub/a", "file:///pub/A", "file:///pub/secret", "file:///pub/%73ecret", "file:///pub//secret", "file:///pub/%2573ecret",
+    "file:///etc/x", "file:///pub/../etc/x", "file:///pub/%2e%2e/etc/x", "file:///pub/a\\b", "file:///pub/ a", "db://7", "file:///pub/.",
+]  # fmt: skip
+URI_GLOBS = [
+    "file:///pub/*",
+    "FILE:///*",
+    "*",
+    "*secret*",
+    "file:///pub/a",
+    "db://7",
+    "file:///etc/*",
+    "*SECRET",
+    "*%73*",
+]
+KINDS: dict[str, tuple[list[str], list[str]]] = {
+    "tools": (TOOLS, GLOBS), "prompts": (PROMPTS, PROMPT_GLOBS), "resources": (RESOURCES, URI_GLOBS),
+}  # fmt: skip
 SERVERS = ["s1", "s2"]
 
 
@@ -49,8 +70,9 @@ def a_rule(draw: st.DrawFn, number: int) -> dict[str, Any]:
     rule: dict[str, Any] = {"name": f"r{number}", "effect": effect}
     if effect == "Allow" or draw(st.booleans()):
         rule["from"] = draw(st.lists(selectors(), min_size=1, max_size=2))
-    if effect == "Allow" or draw(st.booleans()):
-        rule["tools"] = draw(st.lists(st.sampled_from(GLOBS), min_size=1, max_size=3, unique=True))
+    kinds = draw(st.lists(st.sampled_from(list(KINDS)), min_size=effect == "Allow", max_size=3, unique=True))
+    for kind in kinds:
+        rule[kind] = draw(st.lists(st.sampled_from(KINDS[kind][1]), min_size=1, max_size=3, unique=True))
     if effect == "Deny" and draw(st.booleans()):
         rule["message"] = "because"
     return rule
@@ -123,6 +145,23 @@ def worlds(draw: st.DrawFn) -> list[dict[str, Any]]:
     return [settings, *servers, *policies]
 
 
+WORDS = {
+    "tools": (call.Kind.TOOL, call.Method.CALL),
+    "prompts": (call.Kind.PROMPT, call.Method.GET),
+    "resources": (call.Kind.RESOURCE, call.Method.READ),
+}
+LISTED = catalog.definitions(
+    [json.dumps({"name": name, "inputSchema": {"type": "object"}}).encode() for name in TOOLS],
+    prompts=[json.dumps({"name": name}).encode() for name in PROMPTS],
+    resources=[json.dumps({"name": "x", "uri": name}).encode() for name in RESOURCES[::2]],
+    templates=[
+        json.dumps({"name": "x", "uriTemplate": name}).encode()
+        for name in ("file:///pub/{name}", "db://{id}")
+    ],
+)
+"""Every tool and prompt, every other resource: the rest can be read without being listed."""
+
+
 class Reading:
     """resources.md, read naively."""
 
@@ -171,15 +210,17 @@ class Reading:
                 keys.add("consumer")
         return keys
 
-    def verdict(self, server: tuple[str, str], tool: str) -> str:
+    def verdict(self, server: tuple[str, str], kind: str, name: str) -> str:
         """allow, hidden or visible."""
         spec = self.servers.get(server)
         if spec is None:
             return "hidden"
         listing = spec.get("tools", {})
-        if not any(glob(g, tool) for g in listing.get("include", ["*"])):
+        if kind == "tools" and not any(glob(g, name) for g in listing.get("include", ["*"])):
             return "hidden"
-        if any(glob(fold(g), fold(tool)) for g in listing.get("exclude", [])):
+        if kind == "tools" and any(glob(fold(g), fold(name)) for g in listing.get("exclude", [])):
+            return "hidden"
+        if kind == "resources" and ambiguous(name):
             return "hidden"
         allowed: set[str] = set()
         denies: list[str] = []
@@ -190,10 +231,11 @@ class Reading:
             for rule in policy["spec"]["rules"]:
                 if "from" in rule and not self.selected(rule["from"], policy["metadata"]["namespace"]):
                     continue
-                if rule["effect"] == "Allow" and any(glob(g, tool) for g in rule["tools"]):
+                about = rule.get(kind, [] if KINDS.keys() & rule.keys() else ["*"])
+                if rule["effect"] == "Allow" and any(glob(g, name) for g in about):
                     allowed |= keys
                 if rule["effect"] == "Deny" and any(
-                    glob(fold(g), fold(tool)) for g in rule.get("tools", ["*"])
+                    glob(fold(g), fold(spelled)) for g in about for spelled in spellings(kind, name)
                 ):
                     denies.append(rule.get("message", ""))
         provider = bool(allowed & {"provider", "platform"})
@@ -222,8 +264,28 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold()
 
 
-def ours(bound: bind.Bound, server: tuple[str, str], tool: str) -> str:
-    found = decide.decide(bound, call.Call(names.ServerId(*server), tool), budgets.UNLIMITED, now=0.0)
+def ambiguous(uri: str) -> bool:
+    """The page's list: `..` segments, %2e, %2f, %5c, a backslash, controls, spaces."""
+    decoded = urllib.parse.unquote(uri)
+    return (
+        any(part in uri.lower() for part in ("%2e", "%2f", "%5c", "\\", " "))
+        or any(segment in (".", "..") for segment in decoded.split("/"))
+        or any(unicodedata.category(mark) == "Cc" for mark in decoded)
+    )
+
+
+def spellings(kind: str, name: str) -> set[str]:
+    """What a Deny is held against: a resource is meant however it is spelled."""
+    if kind != "resources":
+        return {name}
+    decoded = {name, urllib.parse.unquote(name), urllib.parse.unquote(urllib.parse.unquote(name))}
+    return decoded | {re.sub("(?<!:)/{2,}", "/", each) for each in decoded}
+
+
+def ours(bound: bind.Bound, server: tuple[str, str], kind: str, name: str) -> str:
+    about, method = WORDS[kind]
+    subject = call.Call(names.ServerId(*server), name, None, about, method)
+    found = decide.decide(bound, subject, budgets.UNLIMITED, now=0.0)
     if isinstance(found, decision.Permit):
         return "allow"
     assert isinstance(found, decision.Refusal)
@@ -233,7 +295,7 @@ def ours(bound: bind.Bound, server: tuple[str, str], tool: str) -> str:
 
 
 @pytest.mark.slow
-@hypothesis.settings(max_examples=3000, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.settings(max_examples=1500, suppress_health_check=list(hypothesis.HealthCheck))
 @hypothesis.given(
     documents=worlds(), namespace=st.sampled_from(NAMESPACES), account=st.sampled_from(ACCOUNTS)
 )
@@ -243,12 +305,45 @@ def test_decide_says_what_an_independent_reading_says(
     content = "\n---\n".join(json.dumps(document) for document in documents).encode()
     world = manifests.load({"world.yaml": content})
     snapshot = compile.snapshot(world, namespace, account)
-    everything = {view.id: testing.tools(*TOOLS) for view in snapshot.servers}
-    bound = bind.bound(snapshot, everything)
+    bound = bind.bound(snapshot, dict.fromkeys((view.id for view in snapshot.servers), LISTED))
     reading = Reading(documents, namespace, account)
     for server in [*reading.servers, ("crm", "none")]:
-        listed = {target.name for target in decide.listed(bound, names.ServerId(*server))}
-        for tool in TOOLS:
-            expected = reading.verdict(server, tool)
-            assert ours(bound, server, tool) == expected, (server, tool)
-            assert (tool in listed) == (expected in ("allow", "uncredentialed")), (server, tool)
+        for kind, (named, _) in KINDS.items():
+            listed = {target.name for target in decide.listed(bound, names.ServerId(*server), WORDS[kind][0])}
+            for name in named:
+                expected = reading.verdict(server, kind, name)
+                assert ours(bound, server, kind, name) == expected, (server, kind, name)
+                seen = expected in ("allow", "uncredentialed")
+                assert (name in listed) == (seen and name in LISTED.names(WORDS[kind][0])), (
+                    server,
+                    kind,
+                    name,
+                )
+
+
+@pytest.mark.slow
+@hypothesis.settings(max_examples=400, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.given(documents=worlds(), namespace=st.sampled_from(NAMESPACES))
+def test_no_server_is_hidden_of_which_something_could_be_used_and_no_template_of_which_something_could_be_read(
+    documents: list[dict[str, Any]], namespace: str
+) -> None:
+    content = "\n---\n".join(json.dumps(document) for document in documents).encode()
+    snapshot = compile.snapshot(manifests.load({"world.yaml": content}), namespace, "bot")
+    reading = Reading(documents, namespace, "bot")
+    for listed in (None, LISTED):
+        bound = bind.bound(
+            snapshot, {} if listed is None else dict.fromkeys((view.id for view in snapshot.servers), listed)
+        )
+        for server, held in bound.servers.items():
+            verdicts = {
+                (kind, name): reading.verdict(tuple(server), kind, name)
+                for kind, (named, _) in KINDS.items()
+                for name in named
+            }
+            if any(verdict != "hidden" for verdict in verdicts.values()):
+                assert held.in_sight, server
+            shown = {target.name for target in decide.templates(bound, server)}
+            if listed is not None and verdicts["resources", "file:///pub/a"] == "allow":
+                assert "file:///pub/{name}" in shown
+            if verdicts["resources", "db://7"] == "allow" and listed is not None:
+                assert "db://{id}" in shown
