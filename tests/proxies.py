@@ -89,8 +89,9 @@ def parsed(status: int, headers: dict[str, str], body: bytes) -> Told:
     if kind == "text/event-stream":
         events = [part for part in body.split(b"\n\n") if part and not part.startswith(b":")]
         messages = [
-            json.loads(b"".join(each[6:] for each in event.split(b"\n") if each.startswith(b"data: ")))
+            json.loads(data)
             for event in events
+            if (data := b"".join(each[6:] for each in event.split(b"\n") if each.startswith(b"data: ")))
         ]
     else:
         messages = [json.loads(body)] if kind == "application/json" else []

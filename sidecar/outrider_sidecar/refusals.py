@@ -25,18 +25,18 @@ class Desk:
 
     def __init__(self, parts: orders.Parts, identifiers: ids.Ids, current: in_force.Current) -> None:
         self._parts = parts
-        self._ids = identifiers
+        self.ids = identifiers
         self._current = current
 
     def at_door(self, reason: decision.Reason) -> None:
         """Before anybody is known: the journal keeps ten a minute in full and counts the rest."""
-        event = self._ids.next()
+        event = self.ids.next()
         record = audit.RefusalRecord(event=event, request_id=event, reason=reason.value, method="")
         self._note(record, self._parts.journal.refusal_before_auth)
 
     def of_caller(self, reason: decision.Reason, *, place: str, detail: str = "") -> None:
         """What an accepted caller sent is no request we take: recorded with who it was, in a measure of its own."""
-        bound, event = self._current.bound, self._ids.next()
+        bound, event = self._current.bound, self.ids.next()
         record = audit.RefusalRecord(
             event=event,
             request_id=event,

@@ -8,6 +8,8 @@ only when it subscribed. That a list has changed is everybody's: `audience` tell
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Callable
 
@@ -54,6 +56,7 @@ class Seat:
         self.standings: dict[hub.Origin, Standing] = {}
         self._desk = desk
         self._followers: dict[hub.Origin, following.Follower] = {}
+        self._live: dict[hub.Origin, asyncio.Event] = {}
         self.channel = channels.Channel(
             call_later=desk.call_later, clock=desk.parts.clock, changed=self.arrange
         )
@@ -90,11 +93,25 @@ class Seat:
             self._heard(standing, message)
 
         def over(end: following.End) -> None:
+            begun()
             if end is following.End.UNKNOWN_SESSION and self.standings.get(origin) is standing:
                 del self.standings[origin]
                 self._desk.lost(self, origin, standing)
 
-        return following.Follower(self._desk.parts, standing.permit, standing.session, hear=hear, over=over)
+        def begun() -> None:
+            self._live.setdefault(origin, asyncio.Event()).set()
+
+        self._live[origin] = asyncio.Event()
+        return following.Follower(
+            self._desk.parts, standing.permit, standing.session, hear=hear, over=over, begun=begun
+        )
+
+    async def live(self, origin: hub.Origin, *, seconds: float) -> None:
+        """Returns once what is said on a session would be heard; at the latest after `seconds`."""
+        if origin in self._followers:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._live[origin].wait()
 
     def opened(self, standing: Standing) -> None:
         """A session at a server was opened for it, for the first time or again."""

@@ -43,6 +43,9 @@ URIS_MAX = 1_000
 RENEWALS_MAX = 6
 """How often a server is asked for a new session for somebody who subscribed to something on the lost one."""
 
+LIVE_SECONDS = 0.5
+"""How long the first request of a session waits for the session's own stream, if its agent listens."""
+
 _R = decision.Reason
 
 
@@ -240,8 +243,13 @@ class Speaking:
             parts.servers.forget(leg)
         return heard
 
-    def opened(self, agent: agents.Agent, permit: decision.Permit, session: legs.Session) -> None:
-        """A session at a server was opened for an agent: what it had subscribed to on the one before is subscribed to again."""
+    def opened(
+        self, agent: agents.Agent, permit: decision.Permit, session: legs.Session
+    ) -> Coroutine[Any, Any, None] | None:
+        """A session at a server was opened for an agent: what it had subscribed to on the one before is subscribed to again.
+
+        What is returned is to be waited for before the session is used: some servers ask at once, where nobody listened yet.
+        """
         origin, standing = hub.origin_of(permit), seats.Standing(permit, session)
         self._opened.setdefault(agent.key, {})[origin] = standing
         self._opened.move_to_end(agent.key)
@@ -249,11 +257,12 @@ class Speaking:
             self._opened.popitem(last=False)
         seat = self._seats.get(agent.key)
         if seat is None:
-            return  # nobody listens to it
+            return None  # nobody listens to it
         seat.opened(standing)
         for key, watch in seat.watches.items():
             if key[0] == origin and key[1] not in seat.listener.uris.get(origin, ()):
                 self._desk.parts.spawn(self._again(seat, watch))
+        return seat.live(origin, seconds=LIVE_SECONDS)
 
     async def _again(self, seat: seats.Seat, watch: watches.Watch) -> None:
         deadline = self._desk.parts.clock() + sources.CONTACT_SECONDS

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An answer to a legacy agent that may come in several streams, when the server's does: closed to be polled, taken up by GET.
+
+Made by calls for agents of 2025-11-25 with a session, in place of a plain `streams.Outgoing`, and one until the server primes its
+stream (an event with an id and no data). From then on our events have ids too; when the server closes its stream to be polled, so
+do we, the call goes on, and what comes meanwhile waits for the agent (SEP-1699). Ids are unguessable and bound to the session:
+another session's look unknown. What waits is bounded, and forgotten a while after the answer.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+
+from outrider_sidecar import agents, exchange, ids, streams
+
+ANSWERS_MAX = 1_000
+"""Answers that can be taken up; those on top come in one stream, as before a server polls."""
+
+KEPT_SECONDS = 60.0
+"""How long an answer waits for an agent that does not take it up."""
+
+_ANYWAY = streams.Accepted(json=False, sse=True)
+
+
+class Answers:
+    """Every answer that can be taken up. `identifiers` make what nobody can guess."""
+
+    def __init__(self, identifiers: ids.Ids, call_later: streams.CallLater) -> None:
+        self.call_later = call_later
+        self._ids = identifiers
+        self._open: dict[str, Resumable] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, answer: Resumable) -> str:
+        """Its token; "" when there are too many already."""
+        if len(self._open) >= ANSWERS_MAX:
+            return ""
+        token = self._ids.next()
+        self._open[token] = answer
+        return token
+
+    def forget(self, token: str) -> None:
+        self._open.pop(token, None)
+
+    def take_up(self, agent: agents.Agent, last: str, reply: exchange.Reply) -> bool:
+        """Goes on with an answer behind its event `last`; False when there is none of this agent's."""
+        token, _, number = last.partition(".")
+        answer = self._open.get(token)
+        if answer is None or answer.agent is not agent or not number.isdigit() or len(number) > 9:
+            return False
+        answer.take_up(reply, int(number))
+        return True
+
+    def end(self, agent: agents.Agent) -> None:
+        """Its session is over: nobody will come."""
+        for answer in [each for each in self._open.values() if each.agent is agent]:
+            answer.forget()
+
+
+class Resumable:
+    """As `streams.Outgoing`."""
+
+    def __init__(
+        self,
+        reply: exchange.Reply,
+        store: Answers,
+        agent: agents.Agent,
+        *,
+        accepts: streams.Accepted,
+        keep_json: bool = False,
+    ) -> None:
+        self.agent = agent
+        self._store = store
+        self._out = streams.Outgoing(reply, accepts=accepts, call_later=store.call_later, keep_json=keep_json)
+        self._out.on_gone(self._lost)
+        self._flight: exchange.Flight | None = None
+        self._gone: list[Callable[[], None]] = []
+        self._token = ""
+        self._number = 0
+        self._waiting: collections.deque[tuple[int, bytes]] = collections.deque()
+        self._bytes = 0
+        self._away = self._last = False
+        self._timer: streams.Timer | None = None
+
+    @property
+    def streaming(self) -> bool:
+        return bool(self._token) or self._out.streaming
+
+    @property
+    def ended(self) -> bool:
+        return self._last if self._token else self._out.ended
+
+    @property
+    def mute(self) -> bool:
+        return self._last if self._token else self._out.mute
+
+    def on_gone(self, then: Callable[[], None]) -> None:
+        """As of a plain one; who may come back has not gone."""
+        self._gone.append(then)
+
+    def feeding(self, flight: exchange.Flight) -> None:
+        self._flight = flight
+        self._out.feeding(flight)
+
+    def notify(self, message: bytes) -> bool:
+        return self._out.notify(message) if not self._token else self._say(message)
+
+    def answer(self, body: bytes, *, status: int = 200) -> None:
+        """The answer, now or when it is asked for."""
+        if not self._token:
+            self._out.answer(body, status=status)
+        elif not self._last:
+            self._say(body, last=True)
+
+    def abort(self) -> None:
+        self._out.abort()
+        self.forget()
+
+    # Instalments --------------------------------------------------------------------------------------------------------
+
+    def prime(self, retry: float | None) -> None:
+        """The server's stream can be taken up again, so ours can; only before anything else was said on it."""
+        if self._token or self._out.mute or self._out.streaming:
+            return
+        self._token = self._store.add(self)
+        if self._token:
+            self._out.frame(b"id: %b.0\n%bdata: \n\n" % (self._token.encode(), _retry(retry)))
+
+    def pause(self, retry: float | None) -> None:
+        """The server closed its stream to be polled: the agent may do the same."""
+        if self._token and not self._away and not self._last:
+            self._away = True
+            self._out.last(_retry(retry) + b"\n")
+
+    def take_up(self, reply: exchange.Reply, after: int) -> None:
+        """The agent has come for the rest."""
+        before, self._away = self._out, False
+        self._out = streams.Outgoing(reply, accepts=_ANYWAY, call_later=self._store.call_later)
+        self._out.on_gone(self._lost)
+        if self._flight is not None:
+            self._out.feeding(self._flight)
+        if not before.ended:
+            before.last(b"\n")  # the newest stream wins
+        self._out.frame(b":\n\n")
+        waiting, self._waiting, self._bytes = self._waiting, collections.deque(), 0
+        for number, frame in waiting:
+            if number > after:
+                self._write(frame, last=self._last and number == self._number)
+        if self._last and (not waiting or waiting[-1][0] <= after):
+            self._out.last(b"\n")
+            self.forget()
+
+    def forget(self) -> None:
+        """Nobody can take it up any more."""
+        self._store.forget(self._token)
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _say(self, message: bytes, *, last: bool = False) -> bool:
+        if self._last:
+            return True
+        self._last = last
+        self._number += 1
+        frame = b"id: %b.%d\n%b" % (self._token.encode(), self._number, streams.encode_event(message))
+        if not self._away and not self._out.ended:
+            return self._write(frame, last=last)
+        self._waiting.append((self._number, frame))
+        self._bytes += len(frame)
+        while len(self._waiting) > streams.FRAMES_MAX or (
+            self._bytes > streams.FRAME_BYTES_MAX and len(self._waiting) > 1
+        ):
+            self._bytes -= len(self._waiting.popleft()[1])  # the answer, which comes last, is kept
+        if last:
+            self._timer = self._store.call_later(KEPT_SECONDS, self.forget)
+        return True
+
+    def _write(self, frame: bytes, *, last: bool) -> bool:
+        if not last:
+            return self._out.frame(frame)
+        self._out.last(frame)
+        self.forget()
+        return True
+
+    def _lost(self) -> None:
+        """The connection broke. Who was given an id may come back; anybody else has gone."""
+        if self._token and not self._last:
+            self._away = True
+            if self._flight is not None:
+                self._flight.resume()  # it may have been paused for a reader that is not there any more
+        elif not self._token:
+            told, self._gone = self._gone, []
+            for then in told:
+                then()
+
+
+Out = streams.Outgoing | Resumable
+"""Whatever an answer goes out by."""
+
+
+def _retry(seconds: float | None) -> bytes:
+    return b"" if seconds is None else b"retry: %d\n" % round(seconds * 1000)
