@@ -359,3 +359,23 @@ def test_servers_are_listed_by_a_session_that_declares_what_the_entry_permits_an
         assert [heard.headers["mcp-session-id"] for heard in stage.of("tools/call")] == ["stage-2"]
 
     drain(stage, scenario)
+
+
+def test_a_stateless_server_that_has_more_by_now_is_found_out() -> None:
+    capabilities: dict[str, Any] = {"tools": {}}
+    stage = full("modern", act=saying(capabilities))
+
+    async def scenario(world: proxies.World) -> None:
+        await asyncio.gather(*(listing(world, kind) for kind in call.Kind))
+        assert len(stage.of("server/discover")) == 1
+        assert (await listing(world, call.Kind.PROMPT)).definitions.prompts == ()
+        capabilities["prompts"] = {}
+        found = await listing(world, call.Kind.PROMPT)
+        assert len(found.definitions.prompts) == 5
+        assert found.introduction.has("prompts")
+        asked = len(stage.of("server/discover"))
+        await listing(world, call.Kind.PROMPT)
+        await listing(world, call.Kind.TOOL)
+        assert len(stage.of("server/discover")) == asked == 3
+
+    drain(stage, scenario)

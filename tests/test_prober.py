@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
-from tests.servers import mcp
+from tests.servers import mcp, stages
 
 from outrider import fingerprints, identity, names, snapshot
 from outrider_operator import laptop, observations, reviewer, sightings, streaming
@@ -139,6 +139,38 @@ def test_every_server_is_listed_and_what_it_says_is_in_the_catalogue(tmp_path: p
             await site.until(lambda: not old.sessions)
             assert not modern.calls
             assert not old.calls
+
+    run(tmp_path, scenario)
+
+
+def test_prompts_and_instructions_are_in_the_catalogue_and_what_cannot_be_listed_costs_no_tools(
+    tmp_path: pathlib.Path,
+) -> None:
+    async def act(line: mcp.Line, heard: stages.Heard) -> bool:
+        if heard.method == "server/discover":
+            made = stages.answer(stages.Stage(), heard)
+            made["result"]["instructions"] = "Use greet first."
+            await line.json(made)
+        elif heard.method == "prompts/list" and "broken" in heard.target:
+            await line.json(stages.error(heard, -32603, "boom"))
+        else:
+            return False
+        return True
+
+    async def scenario(site: Site, process: asyncio.subprocess.Process) -> None:
+        prompts = [stages.prompt("greet", title="é"), stages.prompt("say hello")]
+        stage = stages.Stage("modern", tools=[stages.tool("t")], prompts=prompts, page=1, act=act)
+        async with stages.playing(stage):
+            site.publish(("whole", stage.url), ("broken", f"{stage.url}/broken"))
+            await site.until(lambda: len(site.store.seen()) == 2)
+            found, broken = site.seen("whole"), site.seen("broken")
+            assert dict(found.prompts) == {
+                each["name"]: fingerprints.of(json.dumps(each).encode()) for each in prompts
+            }
+            assert found.instructions == fingerprints.of_text("Use greet first.")
+            assert (broken.reachable, broken.prompts) == (True, ())
+            assert [name for name, _ in found.tools] == [name for name, _ in broken.tools] == ["t"]
+            assert stage.of("resources/list") == []
 
     run(tmp_path, scenario)
 

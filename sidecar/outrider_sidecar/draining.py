@@ -59,12 +59,15 @@ class Peer(Protocol):
         """The server does not know this session any more."""
 
 
-async def drained(peer: Peer, kind: call.Kind) -> lists.Listing:
+async def drained(peer: Peer, kind: call.Kind, *, again: bool = False) -> lists.Listing:
     """All of one kind, with the templates when it is resources; nothing of a kind the server does not say it has.
 
-    Raises NoLeg.
+    `again`: the server was met before, so it may have more by now than it said then. Raises NoLeg.
     """
-    met = (await peer.leg()).server.introduction
+    leg = await peer.leg()
+    if again and leg.session is None and not _has(leg.server.introduction, kind):
+        await _introduced(peer, leg)
+    met = leg.server.introduction
     found: dict[_Form, catalog.Listed] = {}
     fresh: list[float] = []
     if _has(met, kind):
@@ -82,6 +85,15 @@ async def drained(peer: Peer, kind: call.Kind) -> lists.Listing:
         unobserved=frozenset(call.Kind) - {kind},
     )
     return lists.Listing(definitions, min(fresh, default=None), met)
+
+
+async def _introduced(peer: Peer, leg: legs.Leg) -> None:
+    """Asks a server of the stateless era once more what it is; nothing else would tell that it was replaced by one with more."""
+    head, body = modern.discover(leg.call_id)
+    heard = await peer.ask(leg, head, body, conventions.DISCOVER)
+    answer = heard.answer
+    if answer is not None and answer.kind is jsonrpc.AnswerKind.RESULT and modern.speaks(answer):
+        leg.server.found(True, speaks=True, introduction=introductions.discovered(answer))
 
 
 def _has(met: introductions.Introduction, kind: call.Kind) -> bool:

@@ -221,8 +221,8 @@ class Proxy:
         self._telling.keep(bound.servers)
         active = [
             (key, kind)
+            for kind in call.Kind  # everybody's tools first
             for key, held in bound.servers.items()
-            for kind in call.Kind
             if decide.asked(held, kind)
         ]
         self._spawn(self._lists.warm(active))

@@ -235,9 +235,10 @@ class Servers:
             reason = _R.SERVER_UNKNOWN if permit is None else permit.reason
             raise lists.ListingFailed(reason, "the proxy may not ask this server what it offers")
         deadline = self._clock() + CONTACT_SECONDS
+        again = self._server(permit.server).introduction.capabilities is not None
         try:
             lent = await self._credentials.lend(permit)
-            return await draining.drained(_Peer(self, permit, lent, deadline), kind)
+            return await draining.drained(_Peer(self, permit, lent, deadline), kind, again=again)
         except (credentials.Unavailable, legs.NoLeg) as failure:
             raise lists.ListingFailed(failure.reason, str(failure)) from None
 
