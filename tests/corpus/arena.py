@@ -7,6 +7,7 @@ stage has heard from agents' requests since, each held against the witness when 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import json
@@ -80,8 +81,10 @@ def mirrored(body: bytes) -> dict[str, str]:
         return {"mcp-method": "tools/call"}
     named = params.get("uri" if method == "resources/read" else "name") if isinstance(params, dict) else None
     head = {"mcp-method": method if isinstance(method, str) and method.isascii() else "tools/call"}
-    if isinstance(named, str) and named.isascii() and named.isprintable():
-        head["mcp-name"] = named
+    if isinstance(named, str):
+        plain = named.isascii() and named.isprintable() and named == named.strip()
+        encoded = base64.b64encode(named.encode("utf-8", "surrogatepass")).decode()
+        head["mcp-name"] = named if plain else f"=?base64?{encoded}?="
     return head
 
 
