@@ -62,7 +62,7 @@ def library(logs: pathlib.Path) -> Iterator[str]:
 def clock(logs: pathlib.Path) -> Iterator[str]:
     """mcp-server-time (SDK 1.x, stdio) behind mcp-proxy: a server of the handshake era."""
     bridge = pathlib.Path(os.environ["OUTRIDER_BRIDGE"])
-    _needed(bridge)
+    needed(bridge)
     time_server = bridge.with_name("mcp-server-time")
     line = [bridge, "--host", "127.0.0.1", "--port", "{port}", "--", time_server, "--local-timezone", "UTC"]
     with on_a_free_port("clock", [str(word) for word in line], logs) as url:
@@ -76,19 +76,21 @@ def everything(logs: pathlib.Path) -> Iterator[str]:
         "@modelcontextprotocol/server-everything/dist/index.js"
     )
     node = pathlib.Path(sys.executable).with_name("node")
-    _needed(program)
-    _needed(node)
+    needed(program)
+    needed(node)
     with on_a_free_port("everything", [str(node), str(program), "streamableHttp"], logs) as url:
         yield url
 
 
-def _needed(file: pathlib.Path) -> None:
+def needed(file: pathlib.Path) -> None:
+    """Skips, which CI counts as a failure, when something is not installed."""
     if not file.exists():
         pytest.skip(f"{file.name} is not installed: run `make install` and `make test`")
 
 
 @contextlib.contextmanager
 def on_a_free_port(name: str, line: list[str], logs: pathlib.Path) -> Iterator[str]:
+    """Runs a program that takes its port as an argument or from PORT; the URL of its /mcp."""
     for _ in range(5):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
