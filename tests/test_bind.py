@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import pytest
@@ -64,6 +65,31 @@ def test_new_definitions_replace_only_their_server() -> None:
     assert after.servers[testing.CRM] is before.servers[testing.CRM]
     assert [key[1] for key in after.servers[ELSEWHERE].targets] == ["now"]
     assert after.with_definitions(names.ServerId("no", "such"), testing.tools()) is after
+
+
+def test_a_list_that_changed_joins_anew_what_changed_and_nothing_else() -> None:
+    def listed(*tools: str, template: str) -> catalog.Definitions:
+        raws = [json.dumps({"name": name, "inputSchema": {"type": "object"}}).encode() for name in tools]
+        templates = [json.dumps({"uriTemplate": f"file:///{template}/{{x}}", "name": "t"}).encode()]
+        return catalog.definitions(raws, templates=templates)
+
+    view = testing.a_server(testing.allow(resources=("*",)))
+    before = bind.bound(testing.a_snapshot(view), {view.id: listed("a", "b", "gone", template="x")})
+    other = json.dumps({"name": "b", "description": "Other.", "inputSchema": {"type": "object"}}).encode()
+    found = dataclasses.replace(
+        listed("c", "a", template="x"),
+        tools=(*listed("c", "a", template="x").tools, *catalog.definitions([other]).tools),
+    )
+    after = before.with_definitions(view.id, found)
+    was, now = before.servers[view.id], after.servers[view.id]
+    tool = call.Kind.TOOL
+    assert [name for _, name in now.targets] == ["c", "a", "b"]
+    assert now.targets[tool, "a"] is was.targets[tool, "a"]
+    assert now.targets[tool, "b"].definition.raw == other
+    assert now.templates["file:///x/{x}"] is was.templates["file:///x/{x}"]
+    fresh = bind.bound(testing.a_snapshot(view), {view.id: found}).servers[view.id]
+    assert list(fresh.targets) == list(now.targets)
+    assert set(fresh.exposed) == set(now.exposed)
 
 
 def test_the_alias_is_short_only_within_the_workloads_namespace() -> None:

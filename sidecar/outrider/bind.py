@@ -16,6 +16,8 @@ from outrider.targets import Key as Key  # noqa: PLC0414
 from outrider.targets import Target as Target  # noqa: PLC0414
 
 Targets = Mapping[Key, Target]
+_NOTHING: Targets = {}
+_NO_TEMPLATES: Mapping[str, Target] = {}
 
 MEMO_MAX = 512
 """URIs of one server that are kept joined though it lists none of them; then all are forgotten and joined anew."""
@@ -44,7 +46,7 @@ class BoundServer:
 
     def observed(self, kind: call.Kind) -> bool:
         """Whether it is known what the server lists of this kind."""
-        return self.targets is not None and kind not in self.unobserved
+        return self.targets is not None and (not self.unobserved or kind not in self.unobserved)
 
     def target(self, kind: call.Kind, name: str) -> Target | None:
         """What is known of one name; None when it is unknown, or not observed yet. No list is needed for a resource."""
@@ -80,7 +82,7 @@ class Bound:
         held = self.servers.get(server)
         if held is None:
             return self
-        return dataclasses.replace(self, servers={**self.servers, server: _join(held.index, observed)})
+        return dataclasses.replace(self, servers={**self.servers, server: _join(held.index, observed, held)})
 
     def named(self, exposed: str, kind: call.Kind = call.Kind.TOOL) -> tuple[names.ServerId, str] | None:
         """The server and original name behind the name of a tool or prompt on the merged endpoint.
@@ -99,21 +101,35 @@ class Bound:
         return (prefixed, rest) if prefixed is not None else None
 
 
-def bind_server(index: Index, observed: catalog.Definitions) -> Targets:
-    """Everything the server lists and the entry includes, kind by kind, in the server's order."""
+def bind_server(index: Index, observed: catalog.Definitions, before: Targets = _NOTHING) -> Targets:
+    """Everything the server lists and the entry includes, kind by kind, in the server's order.
+
+    What was joined `before`, of the same index and the same definition, is taken as it is.
+    """
     lists = (
         (call.Kind.TOOL, observed.tools),
         (call.Kind.PROMPT, observed.prompts),
         (call.Kind.RESOURCE, observed.resources),
     )
-    joined = (index.target(each.name, each, kind) for kind, listed in lists for each in listed)
-    return {(target.kind, target.name): target for target in joined if target is not None}
+    found: dict[Key, Target] = {}
+    for kind, listed in lists:
+        for each in listed:
+            held = before.get((kind, each.name))
+            made = (
+                held if held is not None and held.definition == each else index.target(each.name, each, kind)
+            )
+            if made is not None:
+                found[kind, each.name] = made
+    return found
 
 
-def _join(index: Index, observed: catalog.Definitions | None) -> BoundServer:
+def _join(
+    index: Index, observed: catalog.Definitions | None, before: BoundServer | None = None
+) -> BoundServer:
     if observed is None:
         return BoundServer(index, None, {}, index.open)
-    targets = bind_server(index, observed)
+    targets = bind_server(index, observed, (before.targets if before is not None else None) or _NOTHING)
+    known = _NO_TEMPLATES if before is None else before.templates
     unseen = bool((observed.unobserved & index.opens) - {call.Kind.RESOURCE})
     in_sight = unseen or index.resources_in_sight or any(target.in_sight for target in targets.values())
     return BoundServer(
@@ -128,10 +144,14 @@ def _join(index: Index, observed: catalog.Definitions | None) -> BoundServer:
         templates={
             each.name: made
             for each in observed.templates
-            if (made := index.template(each.name, each)) is not None
+            if (made := _template(index, each, known.get(each.name))) is not None
         },
         unobserved=observed.unobserved,
     )
+
+
+def _template(index: Index, each: catalog.Definition, held: Target | None) -> Target | None:
+    return held if held is not None and held.definition == each else index.template(each.name, each)
 
 
 def bound(
