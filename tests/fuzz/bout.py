@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 import logging
 import pathlib
+import re
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -22,10 +24,13 @@ from tests import proxies
 from tests.fuzz import manners, words
 from tests.servers import mcp, stages, witness
 
-from outrider import names, rules, testing
+from outrider import names, rules, snapshot, testing
 from outrider_sidecar import breaker
 
 CANARY = "canary-hidden"
+_QUESTION = re.compile(rb'"jsonrpc":"2.0","id":("[^"]*"|[0-9]+),"method":')
+CAPABILITIES = {"sampling": {}, "elicitation": {"form": {}, "url": {}}, "roots": {}}
+FEATURES = snapshot.ClientFeatures(sampling=True, roots=True, elicitation_url_hosts=("good.example",))
 CALL_SECONDS = 0.6
 ANSWER_SECONDS = 20.0
 """What an answer may take at most: lists wait for their servers, and the machine is shared."""
@@ -85,7 +90,7 @@ class Complaints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if record.exc_info or "bug" in text or "broke" in text:
-            self.said.append(f"log: {self.format(record)}")
+            self.said.append(f"log: {self.format(record)} {getattr(record, 'fields', {})}")
 
 
 @dataclasses.dataclass
@@ -102,6 +107,7 @@ class Bout:
     conversations: int = 0
     requests: int = 0
     arrived: int = 0
+    answered: int = 0
 
     def hold(self, conversation: tuple[list[words.Step], list[str]]) -> list[str]:
         return asyncio.run_coroutine_threadsafe(self._hold(*conversation), self.loop).result(120)
@@ -111,7 +117,7 @@ class Bout:
         for path in words.PATHS:
             for whose in ("own", "other"):
                 if (path, whose) not in self.sessions:
-                    self.sessions[path, whose] = await self.world.open_session(path)
+                    self.sessions[path, whose] = await self._session(path)
         if not self.conversations:  # what a server has is learned while it behaves
             for path in words.PATHS:
                 for method in ("tools/list", "prompts/list", "resources/list"):
@@ -133,6 +139,15 @@ class Bout:
         self.conversations += 1
         self.requests += len(steps)
         return found
+
+    async def _session(self, path: str) -> str:
+        info = {
+            "protocolVersion": mcp.LEGACY,
+            "capabilities": CAPABILITIES,
+            "clientInfo": {"name": "f", "version": "1"},
+        }
+        told = await self.world.ask(proxies.request("initialize", info), path=path, modern=False)
+        return told.headers["mcp-session-id"]
 
     async def _settled(self) -> list[str]:
         try:
@@ -183,7 +198,7 @@ class Bout:
         try:
             async with asyncio.timeout(ANSWER_SECONDS if step.leave is None else step.leave):
                 status, headers = await asking.head()
-                body = b"" if step.verb == "HEAD" else await _body(asking, headers)
+                body = b"" if step.verb == "HEAD" else await self._body(asking, headers, step)
         except TimeoutError:
             return [] if step.leave is not None else [f"hang: no answer to {step}"]
         except (ConnectionError, asyncio.IncompleteReadError) as error:
@@ -192,20 +207,33 @@ class Bout:
             asking.leave()
         return [f"answer: {each} to {step}" for each in _of_answer(step, status, headers, body)]
 
-
-async def _body(asking: proxies.Asking, headers: dict[str, str]) -> bytes:
-    if "content-length" in headers:
-        return await asking.reader.readexactly(int(headers["content-length"]))
-    body = b""
-    if headers.get("transfer-encoding") == "chunked":
+    async def _body(self, asking: proxies.Asking, headers: dict[str, str], step: words.Step) -> bytes:
+        """The whole of it; what a server asks on the way is answered."""
+        if "content-length" in headers:
+            return await asking.reader.readexactly(int(headers["content-length"]))
+        body, read_to = b"", 0
+        if headers.get("transfer-encoding") != "chunked":
+            return body
         while chunk := await asking.chunk():
             body += chunk
-    return body
+            for question in _QUESTION.finditer(body, read_to):
+                read_to = question.end()
+                self.answered += 1
+                session = self.sessions.get((step.path, step.session), "")
+                reply = {
+                    "jsonrpc": "2.0",
+                    "id": json.loads(question[1]),
+                    "result": {"action": "accept", "roots": []},
+                }
+                sent = self.world.ask(reply, path=step.path, modern=False, session=session)
+                if (told := await sent).status not in (202, 404):
+                    self.complaints.said.append(f"an answer of a client is answered {told}")
+        return body
 
 
 def _of_answer(step: words.Step, status: int, headers: dict[str, str], body: bytes) -> list[str]:
     found = [] if status in STATUSES else [f"status {status}"]
-    if CANARY.encode() in body:
+    if CANARY.encode() in body or b"evil.example" in body:
         found.append(f"something hidden: {body[:500]!r}")
     if b"Internal" in body:
         found.append(f"a bug of ours: {body[:500]!r}")
@@ -260,7 +288,8 @@ def running() -> Iterator[Bout]:
             endpoint = {"call_seconds": CALL_SECONDS, "result_bytes_max": 2_000_000}
             views = [
                 proxies.a_view(
-                    None, *policy(), id=names.ServerId("crm", stage.label), endpoint={"url": stage.url, **endpoint}
+                    None, *policy(), id=names.ServerId("crm", stage.label), endpoint={"url": stage.url, **endpoint},
+                    features=FEATURES,
                 )
                 for stage in played
             ]  # fmt: skip

@@ -19,6 +19,21 @@ Manner = Callable[[stages.Stage, mcp.Line, stages.Heard], Awaitable[bool]]
 MANNERS: dict[str, Manner] = {}
 ASKED: list[Any] = ["q1", 7, "", -1, 2**60, "\u00fc"]
 """Ids of requests that servers make during calls."""
+_FORM = {"type": "object", "properties": {"colour": {"type": "string"}}}
+QUESTIONS: tuple[tuple[str, Any], ...] = (
+    ("ping", {}),
+    ("roots/list", {}),
+    ("sampling/createMessage", {"messages": [], "maxTokens": 1}),
+    ("elicitation/create", {"message": "?", "requestedSchema": _FORM}),
+    ("elicitation/create", {"mode": "url", "url": "https://good.example/", "message": "?", "elicitationId": "e"}),
+    ("elicitation/create", {"mode": "url", "url": "https://evil.example/", "message": "?", "elicitationId": "e"}),
+    ("elicitation/create", {"Mode": "url", "url": "https://evil.example/", "message": "?", "requestedSchema": _FORM}),
+    ("elicitation/create", {"message": "canary-hidden", "requestedSchema": {"properties": {"password": {}}}}),
+    ("sampling/createMessage", [1]),
+    ("tools/call", {"name": "canary-hidden"}),
+    ("x/y", None),
+)  # fmt: skip
+"""What servers ask in the middle of a call; what may not be asked names what must not reach an agent."""
 
 
 def header(text: str) -> str:
@@ -79,10 +94,9 @@ async def slow_stream(stage: stages.Stage, line: mcp.Line, heard: stages.Heard) 
     ):
         await line.event({"jsonrpc": "2.0", "method": method, "params": params})
     for id_ in (*ASKED[:3], None, 1.5, {"a": 1}):
-        method = ("ping", "sampling/createMessage", "elicitation/create", "roots/list")[
-            ASKED.index(id_) % 4 if id_ in ASKED else 1
-        ]
-        await line.event({"jsonrpc": "2.0", "id": id_, "method": method, "params": {"message": "?"}})
+        at = ASKED.index(id_) if id_ in ASKED else 1
+        method, params = QUESTIONS[(heard.id + at if isinstance(heard.id, int) else at) % len(QUESTIONS)]
+        await line.event({"jsonrpc": "2.0", "id": id_, "method": method, "params": params})
     await asyncio.sleep(0.01)
     await line.event(stages.answer(stage, heard))
     await line.over()
