@@ -44,15 +44,15 @@ def crm(logs: pathlib.Path, token: str = CRM_TOKEN) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def library(logs: pathlib.Path) -> Iterator[str]:
-    """tests/scenarios/library.py on the SDK 2.x: thousands of everything, in both eras."""
+def shelves(logs: pathlib.Path) -> Iterator[str]:
+    """tests/scenarios/shelves.py on the SDK 2.x: thousands of everything, in both eras."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(128)
         descriptor = listening.fileno()
-        line = [sys.executable, "-m", "tests.scenarios.library", str(descriptor)]
+        line = [sys.executable, "-m", "tests.scenarios.shelves", str(descriptor)]
         env = {"PYTHONPATH": str(ROOT)}
-        process = laptop.Process("library", line, logs=logs, pass_fds=[descriptor], env=env)
+        process = laptop.Process("shelves", line, logs=logs, pass_fds=[descriptor], env=env)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
     with _stopped(process):
         yield url

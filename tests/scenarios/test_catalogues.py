@@ -16,7 +16,7 @@ from mcp.client import client as clients
 from mcp.client import streamable_http
 from mcp.shared import exceptions
 from tests import journals, laptop
-from tests.scenarios import agents, library, servers
+from tests.scenarios import agents, servers, shelves
 
 from outrider import audit
 
@@ -39,7 +39,7 @@ def urls(tmp_path_factory) -> Iterator[dict[str, str]]:
     logs = tmp_path_factory.mktemp("logs")
     with contextlib.ExitStack() as stack:
         yield {
-            LIBRARY: stack.enter_context(servers.library(logs)),
+            LIBRARY: stack.enter_context(servers.shelves(logs)),
             EVERYTHING: stack.enter_context(servers.everything(logs)),
             DEAD: "http://127.0.0.1:9/mcp",
             SILENT: stack.enter_context(silent()),
@@ -103,10 +103,10 @@ def test_thousands_of_every_kind_are_what_the_server_lists_less_what_is_denied(h
     directly, ours = seen(urls[LIBRARY], mode), seen(through(home, LIBRARY)[0], mode, home.agent.token)
     assert [pages for _, pages in directly.values()] == [16] * 4
     assert [pages for _, pages in ours.values()] == [3, 3, 3, 3]
-    denied = {"sum up 7"} | {f"book-{n}" for n in range(library.EACH) if str(n).startswith("9")}
+    denied = {"sum up 7"} | {f"book-{n}" for n in range(shelves.EACH) if str(n).startswith("9")}
     for kind in KINDS:
         assert ours[kind][0] == [each for each in directly[kind][0] if each["name"] not in denied]
-    assert len(ours["resources"][0]) == library.EACH - 111
+    assert len(ours["resources"][0]) == shelves.EACH - 111
 
 
 @MODES
@@ -127,7 +127,7 @@ def test_a_session_says_what_the_server_can_do_and_how_it_wants_to_be_used(home,
     capabilities, instructions = asyncio.run(said(LIBRARY))
     assert {"tools", "prompts", "resources", "completions"} <= set(capabilities)
     assert "tasks" not in capabilities
-    assert instructions == library.INSTRUCTIONS
+    assert instructions == shelves.INSTRUCTIONS
     assert asyncio.run(said(EVERYTHING))[1] is None
     capabilities, instructions = asyncio.run(said(""))
     assert "resources" not in capabilities
@@ -154,10 +154,10 @@ def test_the_merged_endpoint_is_useful_while_one_server_is_dead_and_another_sile
     tools, prompts, got, called = asyncio.run(visit())
     assert time.monotonic() - began < 20
     assert [name for name in tools if "library" in name] == [
-        f"crm_library__read-{n}" for n in range(library.EACH)
+        f"crm_library__read-{n}" for n in range(shelves.EACH)
     ]
     assert any(name.startswith("crm_everything__") for name in tools)
-    assert len([name for name in prompts if "library" in name]) == library.EACH - 1
+    assert len([name for name in prompts if "library" in name]) == shelves.EACH - 1
     assert got.messages[0].content.text == "sum up 2299"
     assert called.content[0].text == "read-2299"
     assert not [name for name in (*tools, *prompts) if name.startswith("far")]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A server on the official SDK 2.x with more of every kind than fits a page of ours, listed in pages of its own.
 
-`python -m tests.scenarios.library FD` serves on an open socket; `servers.library` starts it so.
+`python -m tests.scenarios.shelves FD` serves on an open socket; `servers.shelves` starts it so.
 """
 
 from __future__ import annotations
