@@ -261,9 +261,12 @@ async def running(folder: pathlib.Path, *, calls_max: int = 2048, **limits: Any)
     )
     kept.start()
     network = lambda: held.bound.snapshot.network if held.bound else snapshot.Network()  # noqa: E731 -- one line
-    out = ssetransport.EitherTransport(upstream.AiohttpUpstream(loop, network=network), clock=loop.time)
+    out = ssetransport.EitherTransport(
+        upstream.AiohttpUpstream(loop, network=network), clock=loop.time, entropy=os.urandom
+    )
     lender = credentials.Credentials(credentials.Files(time.monotonic))
     met = servers.Servers(upstream=out, credentials=lender, current=held, telemetry=tele, clock=loop.time)
+
     def observed(server: names.ServerId, found: Any) -> None:
         held.observed(server, found)
         served.listeners.observed(server, set(call.Kind) - found.unobserved)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 
 import pytest
 from tests.servers import flights, sse, upstreams
@@ -52,7 +53,7 @@ def run(scenario, server=None):
     async def main():
         async with sse.serving(server or sse.Server()) as served, flights.way_out() as out:
             clock = asyncio.get_running_loop().time
-            made = ssetransport.EitherTransport(out, clock=clock)
+            made = ssetransport.EitherTransport(out, clock=clock, entropy=os.urandom)
             await scenario(World(made, served))
             await made.close()
 
@@ -194,7 +195,8 @@ def test_a_stream_that_is_not_to_be_had_answers_the_handshake_with_its_status(st
 def test_servers_of_streamable_http_are_passed_straight_on():
     async def main():
         async with upstreams.running("json") as served, flights.way_out() as out:
-            made = ssetransport.EitherTransport(out, clock=asyncio.get_running_loop().time)
+            clock = asyncio.get_running_loop().time
+            made = ssetransport.EitherTransport(out, clock=clock, entropy=os.urandom)
             sink = flights.Sink()
             flights.send(made, flights.permit(served.url), sink)
             assert await sink.end() == exchange.Complete()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
-from outrider import bind, call, names
+from outrider import bind, call, decision, names
 from outrider_sidecar import (
     agents,
     audience,
@@ -18,6 +18,8 @@ from outrider_sidecar import (
     exchange,
     following,
     ids,
+    jsonrpc,
+    legs,
     lists,
     orders,
     refusals,
@@ -80,6 +82,16 @@ class Listeners:
     def offer(self, agent: agents.Agent, message: bytes) -> bool:
         """Says something to a legacy agent on the stream of its session; False when nobody would hear it."""
         return self._legacy.offer(agent, message)
+
+    def heard(
+        self,
+        agent: agents.Agent | None,
+        permit: decision.Permit,
+        session: legs.Session | None,
+        message: jsonrpc.Answer,
+    ) -> None:
+        """A server said something on the stream of a call that is not about the call."""
+        self._legacy.heard(agent, permit, session, message)
 
     def dropped(self, agent: agents.Agent) -> None:
         """A legacy agent's session is over."""

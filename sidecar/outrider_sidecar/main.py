@@ -87,7 +87,9 @@ class Proxy:
         self._ledger.restore(replay.spent, latest=replay.latest)
         self._own: set[str] = set(addresses.api_server(os.environ))
         self._upstream = ssetransport.EitherTransport(
-            upstream.AiohttpUpstream(loop, network=self._network, own_addresses=self._own), clock=loop.time
+            upstream.AiohttpUpstream(loop, network=self._network, own_addresses=self._own),
+            clock=loop.time,
+            entropy=os.urandom,
         )
         lender = credentials.Credentials(credentials.Files(time.monotonic))
         self._servers = servers.Servers(

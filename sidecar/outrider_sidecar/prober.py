@@ -29,6 +29,7 @@ from outrider_sidecar import (
     servers,
     settings,
     snapshots,
+    ssetransport,
     telemetry,
     telling,
     upstream,
@@ -54,7 +55,11 @@ class Prober:
         self._telemetry = telemetry.Telemetry()
         self._current = current.Current()
         self._own: set[str] = set(addresses.api_server(os.environ))
-        self._upstream = upstream.AiohttpUpstream(loop, network=self._network, own_addresses=self._own)
+        self._upstream = ssetransport.EitherTransport(
+            upstream.AiohttpUpstream(loop, network=self._network, own_addresses=self._own),
+            clock=loop.time,
+            entropy=os.urandom,
+        )
         self._servers = servers.Servers(
             upstream=self._upstream,
             credentials=credentials.Credentials(credentials.Files(time.monotonic)),

@@ -90,7 +90,7 @@ class Seat:
 
     def _follower(self, origin: hub.Origin, standing: Standing) -> following.Follower:
         def hear(message: jsonrpc.Answer) -> None:
-            self._heard(standing, message)
+            self.heard(standing, message)
 
         def over(end: following.End) -> None:
             begun()
@@ -134,7 +134,8 @@ class Seat:
 
     # What it hears ------------------------------------------------------------------------------------------------------
 
-    def _heard(self, standing: Standing, message: jsonrpc.Answer) -> None:
+    def heard(self, standing: Standing, message: jsonrpc.Answer) -> None:
+        """Something that a server says in a session of this agent, about no request of its."""
         if message.kind is jsonrpc.AnswerKind.REQUEST:
             self._desk.ask(self.agent, standing, message)
         elif message.kind is not jsonrpc.AnswerKind.NOTIFICATION:

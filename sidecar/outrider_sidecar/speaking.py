@@ -103,6 +103,22 @@ class Speaking:
         seat = self._seats.get(agent.key)
         return seat is not None and seat.channel.offer(message)
 
+    def heard(
+        self,
+        agent: agents.Agent | None,
+        permit: decision.Permit,
+        session: legs.Session | None,
+        message: jsonrpc.Answer,
+    ) -> None:
+        """A server said something on the stream of a call that is not about the call: as if it had said it on its own."""
+        seat = None if agent is None else self._seats.get(agent.key)
+        if message.kind is not jsonrpc.AnswerKind.NOTIFICATION:
+            return
+        if seat is not None and session is not None:
+            seat.heard(seats.Standing(permit, session), message)
+        else:
+            self._desk.audience.heard(permit.server.id, message)
+
     def subscribe(self, visit: visits.Visit, bound: bind.Bound) -> Coroutine[Any, Any, None] | None:
         """A `visits.Handler`."""
         agent, uri = visit.agent, visit.subject.message.params.get("uri")

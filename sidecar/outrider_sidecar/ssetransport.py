@@ -10,7 +10,6 @@ anything.
 from __future__ import annotations
 
 import collections
-import secrets
 from collections.abc import Callable
 from typing import Protocol
 
@@ -45,10 +44,14 @@ class WayOut(Protocol):
 
 
 class EitherTransport:
-    """`exchange.Upstream` for servers of both transports; those of Streamable HTTP are passed straight on."""
+    """`exchange.Upstream` for servers of both transports; those of Streamable HTTP are passed straight on.
 
-    def __init__(self, out: WayOut, *, clock: Callable[[], float]) -> None:
+    `clock` is loop time; `entropy(n)` gives n random bytes.
+    """
+
+    def __init__(self, out: WayOut, *, clock: Callable[[], float], entropy: Callable[[int], bytes]) -> None:
         self._out = out
+        self._entropy = entropy
         self._clock = clock
         self._lines: collections.OrderedDict[bytes, lines.Line] = collections.OrderedDict()
 
@@ -96,7 +99,7 @@ class EitherTransport:
         """Without a session there is only the handshake: it opens one. Such a server never speaks the modern era."""
         if not body or jsonrpc.answer(body).method != conventions.INITIALIZE:
             return letters.Told(into, 405)
-        key = secrets.token_urlsafe(_KEY_BYTES).encode()
+        key = self._entropy(_KEY_BYTES).hex().encode()
         line = lines.Line(self._out, permit, lent, clock=self._clock, over=lambda: self._lines.pop(key, None))
         self._lines[key] = line
         self._make_room()
