@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXTS = resources.crds()
 POLICIES = resources.field_policies()
 EVERYTHING = {**TEXTS, **POLICIES}
-REVISION = (5, "962d601c8baf1c434af8fe3db24d96338d4f35b43e5beb2b59d3652bc74a7160")
+REVISION = (5, "cb7190e499b5f311c2e892752ade4ee6eb4e3a3341f82a7e6715bde644c43302")
 """The live revision and the digest of everything in crds/."""
 
 

@@ -16,6 +16,9 @@ from outrider import names
 class Kind(enum.Enum):
     """What a name names. That of a resource is its URI."""
 
+    # Members are one each: by identity, for an Enum's own hash is a function of Python, once per call and more.
+    __hash__ = object.__hash__
+
     TOOL = "Tool"
     PROMPT = "Prompt"
     RESOURCE = "Resource"
@@ -26,6 +29,8 @@ class Method(enum.Enum):
 
     A COMPLETE is of the kind and name that its `ref` names: a prompt, or a resource by its URI or URI template.
     """
+
+    __hash__ = object.__hash__
 
     CALL = "tools/call"
     GET = "prompts/get"

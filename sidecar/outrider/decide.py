@@ -23,7 +23,10 @@ Reason = decision.Reason
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Case:
-    """What the checks look at. `held` and `target` are None when the call names nothing we know."""
+    """What the checks look at. `held` and `target` are None when the call names nothing we know.
+
+    `reservations` are what must be set aside.
+    """
 
     subject: call.Call
     held: bind.BoundServer | None
@@ -31,17 +34,7 @@ class Case:
     units: budgets.Units
     now: float
     round_of: str = ""
-
-    @property
-    def reservations(self) -> tuple[budgets.Reservation, ...]:
-        """What must be set aside. A later round was paid for in the first; what only helps or waits costs no money."""
-        assert self.target is not None
-        if self.round_of:
-            return ()
-        if self.subject.method not in call.ASIDE:
-            return self.target.reservations
-        calls = budgets.Unit.CALLS
-        return tuple(held for held in self.target.reservations if held.pool.limit.unit is calls)
+    reservations: tuple[budgets.Reservation, ...] = ()
 
 
 Finding = decision.Objection | decision.Need | None
@@ -186,17 +179,35 @@ def _case(
     bound: bind.Bound, subject: call.Call, units: budgets.Units, now: float, round_of: str = ""
 ) -> Case:
     held = bound.servers.get(subject.server)
-    target = None if held is None else _target(held, subject)
-    return Case(subject, held, target, units, now, round_of)
+    if held is None:
+        return Case(subject, None, None, units, now, round_of)
+    if subject.kind is call.Kind.TOOL and held.targets is not None and not held.unobserved:
+        target = held.targets.get(
+            (call.Kind.TOOL, subject.name)
+        )  # nearly every call: no function more than it takes
+    else:
+        target = _target(held, subject)
+    if target is None or not target.reservations:
+        return Case(subject, held, target, units, now, round_of)
+    return Case(subject, held, target, units, now, round_of, _to_set_aside(target, subject.method, round_of))
 
 
 def _target(held: bind.BoundServer, subject: call.Call) -> bind.Target | None:
     kind, name = subject.kind, subject.name
-    if kind is call.Kind.RESOURCE and subject.method is call.Method.COMPLETE and "{" in name:
+    if subject.method is call.Method.COMPLETE and kind is call.Kind.RESOURCE and "{" in name:
         return held.template(name)
     if not held.observed(kind) and not asked(held):
         return held.index.target(name, None, kind)  # the answer does not depend on what the server lists
     return held.target(kind, name)
+
+
+def _to_set_aside(target: bind.Target, method: call.Method, round_of: str) -> tuple[budgets.Reservation, ...]:
+    """A later round was paid for in the first; what only helps or waits counts as a call and costs no money."""
+    if round_of:
+        return ()
+    if method not in call.ASIDE:
+        return target.reservations
+    return tuple(held for held in target.reservations if held.pool.limit.unit is budgets.Unit.CALLS)
 
 
 def decide(
@@ -226,13 +237,15 @@ def decide(
 def _permit(case: Case) -> decision.Permit:
     target = case.target
     assert target is not None
-    deciding = (target.provider[0], *(target.consumer[:1] if target.consumer else ()))
+    deciding: tuple[names.RuleRef, ...] = (target.provider[0].ref,)
+    if target.consumer and target.consumer[0].ref != deciding[0]:
+        deciding += (target.consumer[0].ref,)
     free = bool(case.round_of) or case.subject.method in call.ASIDE
     return decision.Permit(
         call=case.subject,
         server=target.server,
         target=target,
-        rules=tuple(dict.fromkeys(rule.ref for rule in deciding)),
+        rules=deciding,
         reservations=case.reservations,
         credential=target.credential,
         price=_for_nothing(target.price) if free else target.price,

@@ -44,8 +44,9 @@ class Target:
     @property
     def in_sight(self) -> bool:
         """Both keys are turned and no silent Deny matches: a call of it does not look unknown (decide: `reachable`)."""
-        keys = bool(self.provider) and (self.consumer is None or bool(self.consumer))
-        return keys and (not self.denies or any(rule.message for rule in self.denies))
+        if not self.provider or (self.consumer is not None and not self.consumer):
+            return False
+        return not self.denies or any(rule.message for rule in self.denies)
 
 
 Key = tuple[call.Kind, str]

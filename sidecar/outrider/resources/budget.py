@@ -148,7 +148,8 @@ class BudgetSpec(Model):
         default=None, alias="from", description="Whose calls; left out, everyone's that the targets cover."
     )
     tools: Annotated[tuple[Glob, ...], pydantic.Field(min_length=1, max_length=64)] = pydantic.Field(
-        default=("*",), description="Which tools count, byte-exact."
+        default=("*",),
+        description="Which tools count, byte-exact. `*` counts calls of every kind: prompts, resources and completions too.",
     )
     per: Annotated[tuple[Per, ...], pydantic.Field(max_length=5)] = pydantic.Field(
         default=(),

@@ -56,7 +56,8 @@ class Credential(Model):
     name: fields.Label = pydantic.Field(description="The entry's name, unique in the list.")
     from_: fields.Selectors = pydantic.Field(alias="from", description="Which callers it is lent to.")
     tools: Annotated[tuple[Glob, ...], pydantic.Field(min_length=1, max_length=64)] = pydantic.Field(
-        default=("*",), description="Which tools it is for."
+        default=("*",),
+        description="Which tools it is for; for prompts and resources the first entry is taken that is for the caller.",
     )
     file: FileSource | None = pydantic.Field(
         default=None, description="The value is in a file of this machine.", json_schema_extra=FILES_ONLY
