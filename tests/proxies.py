@@ -251,6 +251,17 @@ def a_view(peer: mcp.Peer | None, *chosen: rules.Rule, **more: Any) -> snapshot.
     return snapshot.ServerView(endpoint=snapshot.Endpoint(**given), **view)
 
 
+def _gate(known: lists.Lists) -> pipeline.Gate:
+    return pipeline.Gate(
+        guard=caller.Guard(TOKEN),
+        sealer=sessions.Sealer(KEY, entropy=os.urandom, wall=time.time),
+        states=states.States(KEY, entropy=os.urandom, wall=time.time),
+        ids=ids.Ids(wall=time.time, entropy=os.urandom),
+        catalogue=known,
+        call_later=asyncio.get_running_loop().call_later,
+    )
+
+
 @contextlib.asynccontextmanager
 async def running(folder: pathlib.Path, *, calls_max: int = 2048, **limits: Any) -> AsyncIterator[World]:
     """A proxy without a configuration."""
@@ -288,15 +299,8 @@ async def running(folder: pathlib.Path, *, calls_max: int = 2048, **limits: Any)
         ledger=ledger.Ledger(), journal=kept, credentials=lender, upstream=out, servers=met,
         writer=records.Writer(kept.key), telemetry=tele, clock=loop.time, wall=time.time, spawn=spawn,
     )  # fmt: skip
-    gate = pipeline.Gate(
-        guard=caller.Guard(TOKEN),
-        sealer=sessions.Sealer(KEY, entropy=os.urandom, wall=time.time),
-        states=states.States(KEY, entropy=os.urandom, wall=time.time),
-        ids=ids.Ids(wall=time.time, entropy=os.urandom),
-        catalogue=known,
-        call_later=loop.call_later,
-    )
-    served = pipeline.Pipeline(parts, gate, current=held, limits=pipeline.Limits(calls_max=calls_max))
+    limits_ = pipeline.Limits(calls_max=calls_max)
+    served = pipeline.Pipeline(parts, _gate(known), current=held, limits=limits_)
     made = World(folder, parts, held, known, served, tasks=tasks)
     made.door = await door.serve(served, host="127.0.0.1", port=0, limits=door.DoorLimits())
     try:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which log messages are loud enough for an agent; the rest of a seat is in test_speaking, before whole servers."""
+"""What an agent's seat hears, and from when on; more of it is in test_speaking."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
+from tests import hearing_agents as hearing
+from tests.test_speaking import opened, session_of
 
-from outrider_sidecar import conventions, jsonrpc, seats
+from outrider_sidecar import conventions, jsonrpc, seats, speaking
 
 
 def message(level):
@@ -28,3 +30,38 @@ def test_a_level_lets_through_what_is_as_severe_and_nothing_less(level):
 def test_a_level_nobody_knows_is_never_loud_enough_for_one_that_was_asked_for(odd):
     assert not seats.loud_enough(message(odd), "debug")
     assert seats.loud_enough(message(odd), None)
+
+
+def test_a_session_is_listened_to_before_the_first_request_goes_through_it():
+    stage = hearing.a_stage("legacy")
+
+    async def scenario(world):
+        session, stream = await opened(world)
+        await world.call("t", modern=False, session=session)
+        own = session_of(stage, 1)
+        mine = [each for each in stage.heard if each.headers.get("mcp-session-id") == own]
+        verbs = [each.method or each.verb for each in mine]
+        assert verbs.index("GET") < verbs.index("tools/call")
+        assert stream.status == 200
+
+    hearing.run(scenario, stage)
+
+
+def test_a_server_that_opens_no_stream_delays_the_first_request_a_little_only(monkeypatch):
+    monkeypatch.setattr(speaking, "LIVE_SECONDS", 0.1)
+    stage = hearing.a_stage("legacy")
+
+    async def act(line, heard):
+        if heard.verb == "GET":
+            await line.until_gone()
+            raise ConnectionResetError
+        return False
+
+    stage.act = act
+
+    async def scenario(world):
+        session, stream = await opened(world)
+        assert (await world.call("t", modern=False, session=session)).reason is None
+        assert stream.status == 200
+
+    hearing.run(scenario, stage)

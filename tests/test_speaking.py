@@ -369,38 +369,3 @@ def test_streams_that_agents_hold_are_counted_and_end_when_the_proxy_goes():
         assert world.pipeline.streams == 0
 
     hearing.run(scenario, hearing.a_stage())
-
-
-def test_a_session_is_listened_to_before_the_first_request_goes_through_it():
-    stage = hearing.a_stage("legacy")
-
-    async def scenario(world):
-        session, stream = await opened(world)
-        await world.call("t", modern=False, session=session)
-        own = session_of(stage, 1)
-        mine = [each for each in stage.heard if each.headers.get("mcp-session-id") == own]
-        verbs = [each.method or each.verb for each in mine]
-        assert verbs.index("GET") < verbs.index("tools/call")
-        assert stream.status == 200
-
-    hearing.run(scenario, stage)
-
-
-def test_a_server_that_opens_no_stream_delays_the_first_request_a_little_only(monkeypatch):
-    monkeypatch.setattr(speaking, "LIVE_SECONDS", 0.1)
-    stage = hearing.a_stage("legacy")
-
-    async def act(line, heard):
-        if heard.verb == "GET":
-            await line.until_gone()
-            raise ConnectionResetError
-        return False
-
-    stage.act = act
-
-    async def scenario(world):
-        session, stream = await opened(world)
-        assert (await world.call("t", modern=False, session=session)).reason is None
-        assert stream.status == 200
-
-    hearing.run(scenario, stage)

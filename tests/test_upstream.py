@@ -371,37 +371,3 @@ def test_a_server_in_a_thread_of_its_own_is_called_as_well():
     with upstreams.in_thread("json") as served:
         assert asyncio.run(main(served.url)) == exchange.Complete()
     assert len(served.requests) == 1
-
-
-def test_an_event_stream_may_be_many_results_long_but_not_endless():
-    async def main():
-        async with upstreams.running("events") as served, flights.way_out() as out:
-            sink = flights.Sink()
-            flights.send(out, flights.permit(served.url, result_bytes_max=1000), sink, method="GET", body=b"")
-            return await sink.end(), sink
-
-    end, sink = asyncio.run(main())
-    assert end.reason is R.UPSTREAM_TOO_LARGE
-    assert len(sink.body) > 10 * (1000 + upstream.ENVELOPE_BYTES)
-
-
-def test_another_path_is_asked_at_the_same_origin_only():
-    async def main():
-        async with upstreams.running("json") as served, flights.way_out() as out:
-            later = asyncio.get_running_loop().time() + 5
-            ends = []
-            for place in (
-                "/messages?session_id=%2F1",
-                "//elsewhere.example/mcp",
-                "http://elsewhere.example/",
-            ):
-                sink = flights.Sink()
-                to = flights.permit(served.url)
-                out.send(to, flights.LENT, flights.HEAD, b"{}", sink, deadline=later, place=place)
-                ends.append(await sink.end())
-            return ends, served
-
-    ends, served = asyncio.run(main())
-    assert ends[0] == exchange.Complete()
-    assert [end.sent for end in ends[1:]] == [NOT_SENT, NOT_SENT]
-    assert [request.split(b" ", 2)[1] for request in served.requests] == [b"/messages?session_id=%2F1"]
