@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
 import pytest
+from tests import asking as requests
 from tests import asks
 from tests.asks import FORM, SECRET, Bench, a_result, an_order, ruled
 
 from outrider import audit, decision, snapshot, testing
-from outrider_sidecar import asking, features, states
+from outrider_sidecar import agents, asking, features, states
 
 bench = asks.bench
 
@@ -164,3 +166,50 @@ def test_who_cannot_be_asked_now_is_not_said_to_have_declared_nothing(bench: Ben
     assert told.why == "its client cannot be asked in the middle of a call"
     roots = bench.judge.ruling(asks.ABOUT, order.permit, "roots/list", b"{}", offered=None)
     assert roots.verdict is features.Verdict.ANSWER
+
+
+def _sent_to(*urls: str) -> bytes:
+    asked = [{"mode": "url", "elicitationId": "e", "url": each, "message": "Sign in"} for each in urls]
+    return json.dumps({"code": -32042, "message": "first", "data": {"elicitations": asked}}).encode()
+
+
+VISITOR = {
+    "offered": {"elicitation": {"url": {}}},
+    "allowed": snapshot.ClientFeatures(elicitation_url_hosts=("a.example",)),
+}
+
+
+def test_people_are_sent_away_by_an_error_only_where_they_may_be_sent(bench: Bench) -> None:
+    order = an_order(**VISITOR)  # type: ignore[arg-type]
+    refused = bench.judge.sent_away(order, _sent_to("https://a.example/", "https://b.example/"), after=None)
+    assert isinstance(refused, asking.Refused)
+    assert "b.example" in refused.why
+    undeclared = bench.judge.sent_away(an_order(), _sent_to("https://a.example/"), after=None)
+    assert isinstance(undeclared, asking.Refused)
+    assert bench.judge.sent_away(order, b'{"code":-32602,"message":"m"}', after=None) is None
+    broken = bench.judge.sent_away(order, b'{"code":-32042,"message":"m"}', after=None)
+    assert isinstance(broken, asking.Refused)
+    assert broken.reason is decision.Reason.UPSTREAM_PROTOCOL_ERROR
+
+
+def test_for_an_agent_of_the_stateless_era_that_error_is_a_question(bench: Bench) -> None:
+    order = an_order(**VISITOR)  # type: ignore[arg-type]
+    told = bench.judge.sent_away(order, _sent_to("https://a.example/"), after=None)
+    assert isinstance(told, bytes)
+    said = json.loads(told)
+    assert said["resultType"] == "input_required"
+    (ask,) = said["inputRequests"].values()
+    assert (ask["method"], ask["params"]["url"]) == ("elicitation/create", "https://a.example/")
+    state = bench.judge.states.opened(said["requestState"], order.permit.call, principal=str(testing.AGENT))
+    assert state is not None
+    assert state.upstream is None
+
+
+def test_an_agent_of_the_handshake_era_gets_it_as_it_is(bench: Bench) -> None:
+    order = an_order(**VISITOR)  # type: ignore[arg-type]
+    agent = agents.Agent("k", "2025-11-25", "/mcp", {"elicitation": {"url": {}}})
+    legacy = dataclasses.replace(
+        order, subject=requests.subject(params={"name": "t"}, modern=False, agent=agent)
+    )
+    error = _sent_to("https://a.example/")
+    assert bench.judge.sent_away(legacy, error, after=None) is error

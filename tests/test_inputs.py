@@ -130,6 +130,27 @@ def test_an_address_has_an_id_in_the_handshake_era_and_a_form_has_none() -> None
         assert inputs.of_handshake(raw, "7") == raw
 
 
+def test_the_error_that_sends_people_to_addresses_is_read_as_what_it_asks() -> None:
+    visit = {"mode": "url", "elicitationId": "e1", "url": "https://login.example.com/", "message": "Sign in"}
+    error = {"code": -32042, "message": "m", "data": {"elicitations": [visit, visit]}}
+    asked = inputs.addresses(json.dumps(error).encode())
+    assert asked is not None
+    assert [(ask.key, ask.method, json.loads(ask.params)) for ask in asked.asks] == [
+        ("address-1", "elicitation/create", visit),
+        ("address-2", "elicitation/create", visit),
+    ]
+    assert inputs.addresses(b'{"code":-32602,"message":"m","data":{"elicitations":3}}') is None
+
+
+@pytest.mark.parametrize(
+    "data", [None, {}, {"elicitations": []}, {"elicitations": 3}, {"elicitations": [{}] * 17}, "x"]
+)
+def test_one_that_names_no_addresses_or_too_many_is_broken(data: object) -> None:
+    error = {"code": -32042, "message": "m"} | ({} if data is None else {"data": data})
+    with pytest.raises(inputs.Broken):
+        inputs.addresses(json.dumps(error).encode())
+
+
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

@@ -95,6 +95,30 @@ class Asking:
             required = inputs.required(payload)
         except inputs.Broken as broken:
             return Refused(_R.UPSTREAM_PROTOCOL_ERROR, str(broken))
+        rulings = self._rulings(order, required)
+        return rulings if isinstance(rulings, Refused) else (required, rulings)
+
+    def sent_away(
+        self, order: orders.Order, error: bytes, *, after: states.State | None
+    ) -> bytes | Refused | None:
+        """An error by which people are sent to addresses first: None for any other, Refused when they may not be sent there.
+
+        What an agent of the stateless era gets, which knows no such error, is a question; for others nothing need be changed.
+        """
+        try:
+            required = inputs.addresses(error)
+        except inputs.Broken as broken:
+            return Refused(_R.UPSTREAM_PROTOCOL_ERROR, str(broken))
+        if required is None:
+            return None
+        rulings = self._rulings(order, required)
+        if isinstance(rulings, Refused):
+            return rulings
+        return self._sealed(order, required, after) if order.subject.modern else error
+
+    def _rulings(
+        self, order: orders.Order, required: inputs.Required
+    ) -> tuple[features.Ruling, ...] | Refused:
         rulings = []
         for ask in required.asks:
             rulings.append(
@@ -102,7 +126,7 @@ class Asking:
             )
             if rulings[-1].verdict is features.Verdict.REFUSE:
                 return Refused(_R.ASK_REFUSED, f"{ask.method[:64]}: {rulings[-1].why}")
-        return required, tuple(rulings)
+        return tuple(rulings)
 
     def relayed(self, order: orders.Order, payload: bytes, *, after: states.State | None) -> bytes | Refused:
         """An `input_required` result as an agent of the stateless era gets it; `after` is the state it came with."""
@@ -115,6 +139,12 @@ class Asking:
                 each.verdict is features.Verdict.ANSWER
             ):  # it was not told that it may ask, so it need not be answered
                 return Refused(_R.ASK_REFUSED, each.why)
+        return self._sealed(order, required, after)
+
+    def _sealed(
+        self, order: orders.Order, required: inputs.Required, after: states.State | None
+    ) -> bytes | Refused:
+        """The question with a state of ours, while there may be another round."""
         state = self.states.seal(
             order.permit.call,
             principal=str(order.about.workload),

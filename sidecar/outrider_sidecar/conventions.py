@@ -12,6 +12,9 @@ MODERN: Final = "2026-07-28"
 LEGACY: Final = ("2025-03-26", "2025-06-18", "2025-11-25")
 """The handshake revisions, oldest first."""
 
+OLDEST: Final = "2024-11-05"
+"""Spoken to servers only, most of which have the transport of that revision (HTTP+SSE)."""
+
 LEGACY_WITHOUT_HEADER: Final = "2025-03-26"
 """What a request without MCP-Protocol-Version speaks (2025-06-18, transports)."""
 
@@ -22,6 +25,7 @@ META_SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
 META_LOG_LEVEL: Final = "io.modelcontextprotocol/logLevel"
 META_PREFIX: Final = "io.modelcontextprotocol/"
 META_SUBSCRIPTION: Final = "io.modelcontextprotocol/subscriptionId"
+META_OURS: Final = "dev.outrider/"
 META_REFUSAL: Final = "dev.outrider/refusal"
 META_SERVER: Final = "dev.outrider/server"
 
@@ -75,6 +79,8 @@ INTERNAL_ERROR: Final = -32603
 SESSION_NOT_FOUND: Final = -32001
 RESOURCE_NOT_FOUND: Final = -32002
 """Of the handshake era only; the modern era says INVALID_PARAMS."""
+URL_ELICITATION_REQUIRED: Final = -32042
+"""Of the handshake era only, in which a server sends people to an address by it; the modern era asks."""
 HEADER_MISMATCH: Final = -32020
 CAPABILITY_MISSING: Final = -32021
 VERSION_UNSUPPORTED: Final = -32022

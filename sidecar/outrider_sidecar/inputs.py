@@ -24,6 +24,13 @@ _RESULT = frozenset({"resultType", "inputRequests", "requestState"})
 _ENTRY = frozenset({"method", "params"})
 
 
+class _Data(msgspec.Struct):
+    elicitations: list[msgspec.Raw] = []
+
+
+_ELICITATIONS = msgspec.json.Decoder(_Data)
+
+
 class Broken(Exception):
     """Not an input_required result. The text says why and quotes nothing of it."""
 
@@ -64,6 +71,24 @@ def required(payload: bytes) -> Required:
     if not asks and state is None:
         raise Broken("the result asks for input and names neither what nor a state to go on with")
     return Required(asks, state, parts)
+
+
+def addresses(error: bytes) -> Required | None:
+    """The error by which a server of the handshake era sends people to addresses first, as asks; None when it is no such error.
+
+    Raises Broken when it is one that cannot be read in one way only.
+    """
+    try:
+        parts = jsonrpc.members(error)
+        if parts.get("code") != b"%d" % conventions.URL_ELICITATION_REQUIRED:
+            return None
+        raws = _ELICITATIONS.decode(parts.get("data", b"{}")).elicitations
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Broken("the error that names addresses cannot be read") from None
+    if not 0 < len(raws) <= REQUESTS_MAX:
+        raise Broken(f"1 to {REQUESTS_MAX} addresses can be named at once")
+    asks = (Ask(f"address-{at}", conventions.ELICIT, bytes(raw), {}) for at, raw in enumerate(raws, 1))
+    return Required(tuple(asks), None, {})
 
 
 def _asks(raw: bytes) -> tuple[Ask, ...]:
