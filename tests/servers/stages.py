@@ -62,7 +62,7 @@ class Heard:
 
     @property
     def name(self) -> Any:
-        return self.params.get("name", self.params.get("uri"))
+        return self.params.get("uri" if self.method.startswith("resources/") else "name")
 
 
 Act = Callable[[mcp.Line, Heard], Awaitable[bool]]
