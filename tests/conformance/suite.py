@@ -24,6 +24,8 @@ REVISIONS = {"2025-11-25": (84, 0), "2026-07-28": (169, 25)}
 """For each revision, how many checks a server passes and fails that offers everything but tasks."""
 TASKS = "tasks-"
 """The failing scenarios: an extension that neither the fixture nor the proxy offers; the suite does not score them."""
+_SEEN = "INFO"
+"""What the suite notes down beside its checks, such as each event of a stream: judged by nobody, and no check."""
 _PROGRAM = "@modelcontextprotocol/conformance/dist/index.js"
 _FOLDER = re.compile(r"server-(?P<scenario>.+)-\d{4}-\d\d-\d\dT[\d-]+Z")
 _TOTAL = re.compile(r"^Total: (\d+) passed, (\d+) failed$", re.MULTILINE)
@@ -116,7 +118,8 @@ def _read(folder: pathlib.Path) -> dict[str, tuple[Check, ...]]:
         named = _FOLDER.fullmatch(file.parent.name)
         assert named is not None, file
         assert named["scenario"] not in found, f"{named['scenario']} ran twice"
-        found[named["scenario"]] = tuple(_check(each) for each in json.loads(file.read_bytes()))
+        told = [each for each in json.loads(file.read_bytes()) if each["status"] != _SEEN]
+        found[named["scenario"]] = tuple(_check(each) for each in told)
     return found
 
 
