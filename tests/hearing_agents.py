@@ -82,9 +82,9 @@ class Hearing:
                 event, found, rest = self._left.partition(b"\n\n")
                 if found:
                     self._left = rest
-                    data = [line[6:] for line in event.split(b"\n") if line.startswith(b"data: ")]
+                    data = b"".join(line[6:] for line in event.split(b"\n") if line.startswith(b"data: "))
                     if data:
-                        return json.loads(b"".join(data))
+                        return json.loads(data)
                     continue
                 chunk = await self._asking.chunk()
                 if not chunk:

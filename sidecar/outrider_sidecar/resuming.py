@@ -144,7 +144,7 @@ class Resumable:
             self._out.feeding(self._flight)
         if not before.ended:
             before.last(b"\n")  # the newest stream wins
-        self._out.frame(b":\n\n")
+        self._out.frame(b"id: %b.%d\ndata: \n\n" % (self._token.encode(), after))  # as it began
         waiting, self._waiting, self._bytes = self._waiting, collections.deque(), 0
         for number, frame in waiting:
             if number > after:
