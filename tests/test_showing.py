@@ -345,3 +345,30 @@ def test_how_long_agents_may_keep_what_they_are_shown_is_less_than_we_keep_it() 
         assert json.loads(told.body)["result"]["cacheScope"] == "private"
 
     run(scenario, stage)
+
+
+def test_within_a_session_a_list_comes_as_an_event_to_whoever_takes_events_and_as_json_to_all_others() -> (
+    None
+):
+    stage = a_stage(prompts=[stages.prompt("p", description="x" * 600_000)])
+
+    async def scenario(world: proxies.World) -> None:
+        session = await world.open_session()
+        kinds = {}
+        for method in ("tools/list", "prompts/list"):
+            for accept in ("application/json, text/event-stream", "application/json"):
+                options = {"modern": False, "session": session, "accept": accept}
+                told = await world.ask(proxies.request(method), **options)
+                assert told.result[stages.LISTS[method]]
+                kinds[method, "event" in accept] = told.headers["content-type"]
+        assert set(kinds.values()) == {"text/event-stream", "application/json"}
+        assert {kind for (_, events), kind in kinds.items() if not events} == {"application/json"}
+        stage.prompts.append(stages.prompt("q", description="x" * 600_000))
+        world.lists.changed(proxies.API, call.Kind.PROMPT)
+        await stage.until(lambda: len(stage.of("prompts/list")) == 2)
+        await world.lists.ensure(proxies.API, call.Kind.PROMPT)
+        told = await world.ask(proxies.request("prompts/list"), modern=False, session=session)
+        assert told.headers["content-type"] == "application/json"  # clients cap events at a megabyte
+        assert (await world.ask(proxies.request("tools/list"))).headers["content-type"] == "application/json"
+
+    run(scenario, stage)

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from outrider import decision
-from outrider_sidecar import asked, conventions, exchange, jsonrpc
+from outrider_sidecar import asked, conventions, exchange, jsonrpc, streams
 
 _R = decision.Reason
 _TEXT: exchange.Headers = ((b"content-type", b"text/plain; charset=utf-8"),)
@@ -69,6 +69,11 @@ def accepted() -> Answer:
 
 def json(body: bytes, *more: tuple[bytes, bytes], status: int = 200) -> Answer:
     return Answer(status, (*_JSON, *more), body)
+
+
+def event(body: bytes, *more: tuple[bytes, bytes]) -> Answer:
+    """The same as a stream of one event."""
+    return Answer(200, (*streams.SSE_HEAD, *more), streams.encode_event(body))
 
 
 def malformed(error: jsonrpc.Malformed) -> Answer:

@@ -205,8 +205,11 @@ class Pipeline:
         held = bound.servers.get(server)
         return held is not None and held.in_sight
 
-    def _answer(self, visit: visits.Visit, raw: bytes, *more: tuple[bytes, bytes]) -> None:
-        answers.json(jsonrpc.result(visit.subject.id, raw), *more).give(visit.reply)
+    def _answer(
+        self, visit: visits.Visit, raw: bytes, *more: tuple[bytes, bytes], streamed: bool = False
+    ) -> None:
+        made = answers.event if streamed else answers.json
+        made(jsonrpc.result(visit.subject.id, raw), *more).give(visit.reply)
         self._parts.telemetry.operated(
             visit.subject.message.method, "", "", self._parts.clock() - visit.request.received
         )

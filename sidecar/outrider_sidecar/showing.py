@@ -8,10 +8,10 @@ been met or listed yet, never long, and never for one that is down. What is show
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from outrider import bind, call, catalog, decide, decision, names
-from outrider_sidecar import answers, conventions, jsonrpc, lists, local, refusals, visits
+from outrider_sidecar import answers, conventions, jsonrpc, lists, local, refusals, streams, visits
 from outrider_sidecar import current as in_force
 
 SECONDS_MAX = 3.0
@@ -28,8 +28,15 @@ FORMS: Final[Mapping[str, catalog.Form]] = {
 Waiting = Coroutine[Any, Any, None] | None
 """Nothing when the answer has been given."""
 
-Answered = Callable[[visits.Visit, bytes], None]
+Introduced = Callable[[visits.Visit, bytes], None]
 """Gives a result to an agent, and counts it."""
+
+
+class Answered(Protocol):
+    """The same; `streamed` as the one event of a stream."""
+
+    def __call__(self, visit: visits.Visit, raw: bytes, /, *, streamed: bool = False) -> None:
+        """Once for each request."""
 
 
 class Showing:
@@ -45,7 +52,9 @@ class Showing:
 
     # Introductions ------------------------------------------------------------------------------------------------------
 
-    def introduce(self, visit: visits.Visit, bound: bind.Bound, answered: Answered | None = None) -> Waiting:
+    def introduce(
+        self, visit: visits.Visit, bound: bind.Bound, answered: Introduced | None = None
+    ) -> Waiting:
         """Answers `initialize` or `server/discover`. `answered` where more than the result is told."""
         server, give = visit.server, answered or self._answered
         if server is not None and (kind := _asked_first(bound.servers[server])) is not None:
@@ -56,7 +65,7 @@ class Showing:
         return None
 
     async def _once_met(
-        self, visit: visits.Visit, server: names.ServerId, kind: call.Kind, give: Answered
+        self, visit: visits.Visit, server: names.ServerId, kind: call.Kind, give: Introduced
     ) -> None:
         await self._catalogue.patiently([server], kind, seconds=SECONDS_MAX)
         bound = self._bound()
@@ -65,7 +74,7 @@ class Showing:
         else:
             self._desk.server(visit)
 
-    def _introduced(self, visit: visits.Visit, bound: bind.Bound, give: Answered) -> None:
+    def _introduced(self, visit: visits.Visit, bound: bind.Bound, give: Introduced) -> None:
         met = self._catalogue.introduction
         if visit.subject.modern:
             give(visit, local.discovered(bound, visit.server, met))
@@ -119,13 +128,21 @@ class Showing:
             error = jsonrpc.error(visit.subject.id, conventions.INVALID_PARAMS, "unknown cursor")
             answers.json(error).give(visit.reply)
             return
-        self._answered(visit, raw)
+        self._answered(visit, raw, streamed=_as_event(visit, raw))
 
     def _bound(self) -> bind.Bound:
         assert (
             self._current.bound is not None
         )  # there was one when the request came in, and it is only ever replaced
         return self._current.bound
+
+
+def _as_event(visit: visits.Visit, raw: bytes) -> bool:
+    """Within a session a list comes as servers of the official SDKs send it: as an event, unless it is too large for one."""
+    if visit.agent is None or len(raw) > streams.FRAME_BYTES_MAX:
+        return False
+    accept = next((value for name, value in visit.request.headers if name == b"accept"), None)
+    return streams.accepted(accept).sse
 
 
 def _asked_first(held: bind.BoundServer) -> call.Kind | None:

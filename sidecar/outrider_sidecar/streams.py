@@ -173,7 +173,7 @@ FRAME_BYTES_MAX = 1_048_576
 
 _COMMENT = b":\n\n"
 _JSON_HEAD: exchange.Headers = ((b"content-type", b"application/json"),)
-_SSE_HEAD: exchange.Headers = (
+SSE_HEAD: exchange.Headers = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
@@ -331,7 +331,7 @@ class Outgoing:
         if self._streaming or self._ended:
             return
         self._streaming = True
-        self._reply.start(status, (*_SSE_HEAD, *self._headers))
+        self._reply.start(status, (*SSE_HEAD, *self._headers))
         self._arm()
 
     def _arm(self) -> None:
