@@ -120,3 +120,45 @@ def test_a_thousand_servers_and_policies_compile_without_reading_each_for_each()
     made = world(*many)
     assert len(compiler.snapshot(made, "agents", "bot").servers) == 1000
     assert compiler.check(made) == ()
+
+
+def test_prompts_that_no_server_lists_are_told_with_what_may_have_been_meant() -> None:
+    words = {
+        "name": "words",
+        "effect": "Allow",
+        "from": [{"anyone": True}],
+        "prompts": ["gret", "write *", "*"],
+    }
+    quiet = {"name": "quiet", "effect": "Deny", "prompts": ["GREET", "nothing"]}
+    made = world(server(), policy(words, quiet))
+    found = {
+        (each.reason.value, each.path): each.remedy
+        for each in compiler.check(made, prompts={S: ("greet",)})
+        if each.kind == "MCPToolPolicy"
+    }
+    assert found == {
+        ("UnknownPrompt", "spec.rules[0].prompts[0]"): 'Did you mean "greet"?',
+        ("UnknownPrompt", "spec.rules[0].prompts[1]"): "Correct it, or remove it.",
+        ("UnknownPrompt", "spec.rules[1].prompts[1]"): "Correct it, or remove it.",
+    }
+    assert not any(each.reason.value == "UnknownPrompt" for each in compiler.check(made))
+
+
+@pytest.mark.parametrize(
+    ("deny", "places"),
+    [
+        ({"prompts": ["*"]}, ["prompts[0]"]),
+        ({"resources": ["FILE:///*"]}, ["resources[0]"]),
+        ({}, ["prompts[0]", "resources[0]", "resources[1]", "tools[0]"]),
+        ({"tools": ["other"]}, []),
+        ({"resources": ["file:///docs/secret"]}, []),
+    ],
+)
+def test_an_allow_is_shadowed_kind_by_kind(deny: dict[str, list[str]], places: list[str]) -> None:
+    allow = {
+        "name": "all", "effect": "Allow", "from": [{"anyone": True}], "tools": ["query"], "prompts": ["greet"],
+        "resources": ["file:///docs/*", "db://7"],
+    }  # fmt: skip
+    made = world(server(), policy(allow, {"name": "no", "effect": "Deny", **deny}))
+    found = [each.path for each in compiler.check(made) if each.reason.value == "Shadowed"]
+    assert sorted(found) == [f"spec.rules[0].{place}" for place in places]

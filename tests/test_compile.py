@@ -295,3 +295,51 @@ def test_no_set_of_policies_shows_a_server_that_neither_its_side_nor_the_platfor
 def test_an_empty_world_is_an_empty_snapshot() -> None:
     assert compiler.snapshot(resources.World(), "a", "b").servers == ()
     assert compiler.check(resources.World()) == ()
+
+
+# Every kind -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ({}, (("*",), ("*",), ("*",))),
+        ({"tools": ["a"]}, (("a",), (), ())),
+        ({"prompts": ["b", "c"]}, ((), ("b", "c"), ())),
+        ({"tools": ["a"], "resources": ["x://*"]}, (("a",), (), ("x://*",))),
+    ],
+)
+def test_a_deny_that_names_no_kind_is_about_all_and_one_that_names_some_about_those(named, expected) -> None:
+    quiet = {"name": "no", "effect": "Deny", **named}
+    shown = view(world(server(), policy(allow(), quiet)))
+    [found] = [rule for rule in shown.rules if rule.effect is rules.Effect.DENY]
+    assert (found.tools, found.prompts, found.resources) == expected
+
+
+@pytest.mark.parametrize("kind", ["prompts", "resources"])
+def test_an_allow_of_another_kind_lets_a_workload_know_the_server_too(kind) -> None:
+    words = {"name": "words", "effect": "Allow", "from": EVERYONE, kind: ["*"]}
+    shown = view(world(server(), policy(words)))
+    assert shown is not None
+    assert [(rule.tools, getattr(rule, kind)) for rule in shown.rules] == [((), ("*",))]
+
+
+def test_what_an_entry_says_about_streams_questions_and_instructions_is_in_its_view() -> None:
+    plain = view(world(server(), policy(allow())))
+    assert (plain.features, plain.instructions) == (snapshot.ClientFeatures(), False)
+    assert (plain.endpoint.transport, plain.endpoint.stream_seconds) == ("StreamableHTTP", 600.0)
+    shown = view(world(
+        server(
+            endpoint={"url": "https://s.example/sse", "transport": "SSE", "timeouts": {"stream": "30s"}},
+            clientFeatures={
+                "elicitation": {"form": "Deny", "urlHosts": ["a.example"]}, "sampling": "Allow", "roots": "Allow",
+            },
+            instructions="Pass",
+        ),
+        policy(allow()),
+    ))  # fmt: skip
+    assert shown.features == snapshot.ClientFeatures(
+        elicitation_form=False, elicitation_url_hosts=("a.example",), sampling=True, roots=True
+    )
+    assert shown.instructions
+    assert (shown.endpoint.transport, shown.endpoint.stream_seconds) == ("SSE", 30.0)

@@ -23,21 +23,21 @@ definitions = st.dictionaries(
 
 
 @hypothesis.settings(max_examples=40, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
-@hypothesis.given(histories(), st.lists(definitions, max_size=6))
+@hypothesis.given(histories(), st.lists(st.tuples(definitions, definitions), max_size=6))
 def test_whatever_happens_it_ends_up_saying_what_check_says(steps, lists) -> None:
     remembering = compiler.Compiler()
     inspection = compiler.Inspection(remembering.objects)
-    listed = {}
+    listed, prompts = {}, {}
     for index, (made, _) in enumerate(steps):
         inspection.note(remembering.update(made).delta)
         if index < len(lists):
-            listed = lists[index]
-            inspection.learn(listed)
+            listed, prompts = lists[index]
+            inspection.learn(listed, prompts)
         for _ in inspection.work():
             pass
         assert inspection.done
         found = inspection.all()
-        assert found == compiler.check(made, listed)
+        assert found == compiler.check(made, listed, prompts=prompts)
         assert inspection.counts() == collections.Counter(each.reason.value for each in found)
 
 

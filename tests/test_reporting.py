@@ -234,6 +234,28 @@ def test_what_a_server_lists_is_in_its_status_and_is_what_rules_are_held_against
     play(script)
 
 
+def test_rules_about_prompts_are_held_against_the_prompts_that_a_server_lists() -> None:
+    async def script(api, replica):
+        words = {
+            "name": "words",
+            "effect": "Allow",
+            "from": [{"anyone": True}],
+            "prompts": ["greet", "other*"],
+        }
+        api.put(server(**QUIET), policy(words))
+        replica.read()
+        await until(lambda: api.condition(P, "Enforceable")[0] == "True")
+        seen = {"reachable": True, "tools": (("query", "sha256:0"),), "seen_at": time.time()}
+        replica.seen[S] = observations.Observation(**seen, prompts=(("greet", "sha256:1"),), prompt_count=2)
+        await until(lambda: api.condition(SERVER, "ToolsDiscovered") == ("True", "Discovered"))
+        assert api.condition(P, "Enforceable")[0] == "True", "one more prompt is not named, and may be it"
+        replica.seen[S] = observations.Observation(**seen, prompts=(("greet", "sha256:1"),), prompt_count=1)
+        await until(lambda: api.condition(P, "Enforceable") == ("False", "UnknownPrompt"))
+        assert "other*" in str(api.raws[P]["status"]["conditions"])
+
+    play(script)
+
+
 def test_a_new_leader_takes_over_what_was_said_and_writes_nothing_that_is_there() -> None:
     async def script(api, replica):
         api.put(server(**QUIET), policy(allow(["qeury"])))

@@ -73,6 +73,7 @@ class Reporter:
         self._dirty: dict[compiler.Object, None] = {}
         self._seen: Mapping[names.ServerId, observations.Observation] = {}
         self._tools: dict[names.ServerId, tuple[str, ...]] = {}
+        self._prompts: dict[names.ServerId, tuple[str, ...]] = {}
         self._frozen: dict[str, str] = {}
         self._settling = False
         self._rechecked = time.monotonic()
@@ -151,21 +152,26 @@ class Reporter:
             self._mark(*self._known.everything())
 
     def _learn(self) -> None:
-        """Tells the inspection which tools the servers list that were marked: as seen, or else as their status remembers."""
-        before = dict(self._tools)
+        """Tells the inspection what the servers list that were marked: as seen, or else as their status remembers."""
+        before = dict(self._tools), dict(self._prompts)
         for thing in self._dirty:
             if thing[0] != _SERVER:
                 continue
             server = names.ServerId(*thing[1:])
             observed, watched = self._seen.get(server), self._known.watched(thing)
-            listed = None if watched is None else _listed(watched.status)
+            listed = None if watched is None else _listed(watched.status, "tools", "toolCount")
+            prompts = None if watched is None else _listed(watched.status, "prompts", "promptCount")
             if observed is not None and (observed.reachable or observed.tools):
-                listed = tuple(sorted(name for name, _ in observed.tools)) if observed.complete else None
-            self._tools.pop(server, None)
-            if listed is not None:
-                self._tools[server] = listed
-        if before != self._tools:
-            self.inspection.learn(self._tools)
+                listed = _names(observed.tools) if observed.complete else None
+                if observed.prompts is not None:
+                    whole = observed.prompt_count <= len(observed.prompts)
+                    prompts = _names(observed.prompts) if whole else None
+            for known, said in ((self._tools, listed), (self._prompts, prompts)):
+                known.pop(server, None)
+                if said is not None:
+                    known[server] = said
+        if before != (self._tools, self._prompts):
+            self.inspection.learn(self._tools, self._prompts)
 
     def _report(self, thing: compiler.Object) -> bool:
         """Has one status written if it is another now; True when it has to be looked at again at the next tick."""
@@ -239,11 +245,15 @@ def timestamp(at: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
-def _listed(status: Mapping[str, object]) -> tuple[str, ...] | None:
-    """The names of all tools in a server's status; None when it does not hold them all."""
-    tools, count = status.get("tools"), status.get("toolCount")
-    if not isinstance(tools, list) or count != len(tools):
+def _names(seen: observations.Tools) -> tuple[str, ...]:
+    return tuple(sorted(name for name, _ in seen))
+
+
+def _listed(status: Mapping[str, object], member: str, counted: str) -> tuple[str, ...] | None:
+    """The names of a list in a server's status; None when it does not hold them all."""
+    entries, count = status.get(member), status.get(counted)
+    if not isinstance(entries, list) or count != len(entries):
         return None
     with contextlib.suppress(TypeError, KeyError):
-        return tuple(sorted(str(tool["name"]) for tool in tools))
+        return tuple(sorted(str(entry["name"]) for entry in entries))
     return None
