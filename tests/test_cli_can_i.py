@@ -381,3 +381,20 @@ def test_a_line_that_asks_for_two_things_at_once_is_refused(
     ran = of_kinds(kinds, "--batch", str(kinds / "batch.jsonl"))
     assert ran.exit_code == 2
     assert why in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "near"),
+    [
+        (("get", "agents/docs", "sumarise this"), "summarise this"),
+        (("call", "agents/docs", "qeury"), "query"),
+        (("call", "agents/doc", "query"), "agents/docs"),
+    ],
+)
+def test_a_name_that_is_not_known_is_told_with_what_may_have_been_meant(
+    kinds: pathlib.Path, line: tuple[str, ...], near: str
+) -> None:
+    ran = of_kinds(kinds, *line)
+    assert ran.exit_code == 1
+    assert f'did you mean "{near}"?' in ran.stdout
+    assert "did you mean" not in of_kinds(kinds, "call", "agents/docs", "query").stdout

@@ -8,6 +8,7 @@ what is known of it. Where it is not known, a name is taken for existing and the
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -67,12 +68,16 @@ class Place:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """The verdict on a question. `checked` False: it is not known what the server lists; `schemas` False: only names are."""
+    """The verdict on a question. `checked` False: it is not known what the server lists; `schemas` False: only names are.
+
+    `near`: the name that may have been meant by one that is not known, "" for none.
+    """
 
     question: Question
     verdict: decision.Permit | decision.Refusal
     checked: bool
     schemas: bool = True
+    near: str = ""
 
     @property
     def assumed(self) -> str:
@@ -155,7 +160,8 @@ class Desk:
         assert not isinstance(verdict, decision.Need), (
             "nothing is left to fetch: definitions stand in, units are unlimited"
         )
-        return Answer(question, verdict, checked, self._place.schemas)
+        near = "" if isinstance(verdict, decision.Permit) else self._near(question, verdict.reason)
+        return Answer(question, verdict, checked, self._place.schemas, near)
 
     def explain(self, question: Question) -> tuple[decide.Step, ...]:
         """Every check, in order, without stopping at the first objection."""
@@ -190,6 +196,18 @@ class Desk:
             and held.view.lifecycle is not snapshot.Lifecycle.DISABLED
             and (kind is call.Kind.TOOL or kind in held.index.opens)
         )
+
+    def _near(self, question: Question, reason: decision.Reason) -> str:
+        """What whoever asks may read of the objects anyway: a server, or something that one lists."""
+        if reason is decision.Reason.SERVER_UNKNOWN:
+            servers = [str(placed.resource.id) for placed in self.world.servers]
+            wanted, known = str(question.server), [each for each in servers if each != str(question.server)]
+        elif reason in (decision.Reason.TOOL_UNKNOWN, decision.Reason.PROMPT_UNKNOWN):
+            listed = self._definitions.get(question.server) or catalog.Definitions()
+            wanted, known = question.name, list(listed.names(question.kind))
+        else:
+            return ""
+        return next(iter(difflib.get_close_matches(wanted, known, n=1)), "")
 
     def _call(self, question: Question) -> call.Call:
         return call.Call(

@@ -191,6 +191,8 @@ def because(answer: asking.Answer) -> list[str]:
         if objection.detail:
             lines.append(objection.detail)
         hidden = f"to the agent there is no such {answer.question.word}"
+        if answer.near:
+            lines.append(f'did you mean "{answer.near}"?')
         told = "the agent is told so" if objection.visible else hidden
         lines.append(told)
     return lines + [f"in Audit mode: {text}" for text in verdict.would]
