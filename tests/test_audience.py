@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
+from outrider import bind, call, names, testing
 from outrider_sidecar import audience
 
 
@@ -41,3 +43,16 @@ def test_each_era_gets_its_own_form_and_the_params_as_they_came():
     assert audience.notification("notifications/tools/list_changed", {}) == (
         b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}'
     )
+
+
+def test_a_thousand_listeners_of_a_hundred_servers_are_arranged_in_no_time():
+    servers = [testing.a_server(testing.allow(), server=names.ServerId("n", f"s{at}")) for at in range(100)]
+    bound = bind.bound(testing.a_snapshot(*servers), {})
+    held = audience.Audience.__new__(audience.Audience)
+    everything = frozenset({call.Kind.TOOL, call.Kind.PROMPT})
+    listeners = [audience.Listener(None, everything, lambda _m, _p: None) for _ in range(1_000)]
+    began = time.perf_counter()
+    wanted = held._wanted(bound, listeners)
+    assert time.perf_counter() - began < 0.5
+    assert len(wanted) == 100
+    assert set(map(tuple, (kinds for kinds, _ in wanted.values()))) == {(call.Kind.TOOL,)}

@@ -99,6 +99,9 @@ def test_a_server_that_says_nothing_on_its_own_is_left_alone_and_delays_nobody(m
             await source.live()
         await asyncio.sleep(0.2)  # time in which it must not be asked again
         assert len([each for each in stage.heard if each.verb == "GET"]) == 1
+        source.want(set(), set())
+        async with asyncio.timeout(1):
+            await source.live()
         assert heard == []
 
     run(stage, scenario, monkeypatch)
@@ -141,5 +144,27 @@ def test_a_server_that_cannot_be_met_is_tried_again(monkeypatch):
         await stage.until(lambda: len(stage.listeners) == 1)
         await stage.push(TOOLS)
         await stage.until(lambda: heard == [TOOLS])
+
+    run(stage, scenario, monkeypatch)
+
+
+def test_a_bug_of_ours_makes_nobody_deaf_for_good(monkeypatch, caplog):
+    monkeypatch.setattr(sources, "IDLE_SECONDS", 0.05)
+    stage = hearing.a_stage("modern")
+    real, broken = sources.Source._met, [True]
+
+    async def met(self):
+        if broken:
+            broken.clear()
+            raise ZeroDivisionError
+        return await real(self)
+
+    monkeypatch.setattr(sources.Source, "_met", met)
+
+    async def scenario(source, heard):
+        await stage.until(lambda: len(stage.listeners) == 1)
+        await stage.push(TOOLS)
+        await stage.until(lambda: heard == [TOOLS])
+        assert "a server is not heard" in caplog.text
 
     run(stage, scenario, monkeypatch)

@@ -75,7 +75,7 @@ class Audience:
         """From now on it hears what it wants to."""
         self._listeners[listener] = None
         self._views.watch(bound, listener.places)
-        self._arrange()
+        self._arrange_soon()
 
     def leave(self, listener: Listener) -> None:
         """It is gone; leaving twice is leaving once."""
@@ -233,21 +233,25 @@ class Audience:
     def _wanted(
         self, bound: bind.Bound, listeners: Iterable[Listener]
     ) -> dict[Origin, tuple[set[call.Kind], set[str]]]:
+        """What is to be heard where. Many listeners want the same, so it is asked once for all of them."""
         found: dict[Origin, tuple[set[call.Kind], set[str]]] = {}
+        lists_: set[tuple[names.ServerId | None, frozenset[call.Kind]]] = set()
         for listener in listeners:
-            for kind in listener.kinds:
-                for server in bound.servers if listener.server is None else (listener.server,):
-                    held = bound.servers.get(server)
-                    if (
-                        held is not None
-                        and decide.asked(held, kind)
-                        and not (listener.server is None and kind is call.Kind.RESOURCE)
-                    ):
-                        permit = decide.permit_listing(bound, server)
-                        if isinstance(permit, decision.Permit):
-                            found.setdefault(origin_of(permit), (set(), set()))[0].add(kind)
+            lists_.add((listener.server, listener.kinds))
             for origin, uris in listener.uris.items():
                 found.setdefault(origin, (set(), set()))[1].update(uris)
+        kinds: dict[names.ServerId, set[call.Kind]] = {}
+        for server, wanted in lists_:
+            for each in bound.servers if server is None else (server,):
+                kinds.setdefault(each, set()).update(
+                    wanted if server is not None else wanted - {call.Kind.RESOURCE}
+                )
+        for server_id, wanted_ in kinds.items():
+            held = bound.servers.get(server_id)
+            asked = set() if held is None else {kind for kind in wanted_ if decide.asked(held, kind)}
+            permit = decide.permit_listing(bound, server_id) if asked else None
+            if isinstance(permit, decision.Permit):
+                found.setdefault(origin_of(permit), (set(), set()))[0].update(asked)
         return found
 
     @staticmethod

@@ -9,8 +9,10 @@ says when it is live, so that nobody is told that he will hear of changes before
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
+import logging
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
@@ -27,6 +29,8 @@ from outrider_sidecar import (
     legs,
     servers,
 )
+
+log = logging.getLogger("outrider")
 
 CONTACT_SECONDS = 20.0
 
@@ -57,7 +61,9 @@ class Source:
         self._changed = asyncio.Event()
         self._live = asyncio.Event()
         self._over = asyncio.Event()
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"source {permit.server.id}")
+        self._task = asyncio.get_running_loop().create_task(
+            self._watched(), name=f"source {permit.server.id}"
+        )
 
     @property
     def task(self) -> asyncio.Task[None]:
@@ -80,6 +86,14 @@ class Source:
         """Nobody wants to hear it any more."""
         self._task.cancel()
 
+    async def _watched(self) -> None:
+        while True:
+            try:
+                await self._run()
+            except Exception:
+                log.exception("a bug: a server is not heard for a while")
+                await self._rest(IDLE_SECONDS)
+
     async def _run(self) -> None:
         failures = 0
         while True:
@@ -87,9 +101,8 @@ class Source:
             try:
                 leg, lent = await self._met()
             except (legs.NoLeg, credentials.Unavailable):
-                self._live.set()
                 failures += 1
-                await self._pause(failures)
+                await self._rest(self._pause(failures))
                 continue
             failures = 0
             if leg.session is None:
@@ -97,14 +110,22 @@ class Source:
             else:
                 end = await self._followed(leg, leg.session, lent)
             if end is following.End.NONE:
-                self._live.set()
-                await asyncio.sleep(IDLE_SECONDS)
+                await self._rest(IDLE_SECONDS)
             else:
                 self._parts.servers.forget(leg)
 
-    async def _pause(self, failures: int) -> None:
-        seconds = min(following.RETRY_SECONDS * 2 ** min(failures, 16), following.BACKOFF_SECONDS_MAX)
-        await asyncio.sleep(seconds * (1 + 0.5 * self._parts.following.jitter()))
+    def _pause(self, failures: int) -> float:
+        seconds: float = min(following.RETRY_SECONDS * 2 ** min(failures, 16), following.BACKOFF_SECONDS_MAX)
+        return seconds * (1 + 0.5 * self._parts.following.jitter())
+
+    async def _rest(self, seconds: float) -> None:
+        """Nothing will be heard for a while, whatever is wanted: nobody need wait for it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    self._changed.clear()
+                    self._live.set()
+                    await self._changed.wait()
 
     async def _met(self) -> tuple[legs.Leg, exchange.Lent]:
         parts = self._parts.following
