@@ -87,6 +87,6 @@ def test_the_trace_is_the_one_that_was_read() -> None:
     assert meta({}, conventions.Trace(PARENT)) == {"traceparent": PARENT}
 
 
-@pytest.mark.parametrize(("level", "sent"), [("debug", b'"debug"'), ("emergency", b'"emergency"'), ("loud", None), (1, None), (None, None)])  # fmt: skip
-def test_a_log_level_is_one_of_eight(level: Any, sent: bytes | None) -> None:
-    assert crossing.log_level({conventions.META_LOG_LEVEL: level}) == sent
+@pytest.mark.parametrize("key", ["IO.ModelContextProtocol/related-task", "io.modelcontextprotocol/x", "Dev.Outrider/refusal"])  # fmt: skip
+def test_no_other_spelling_of_a_reserved_member_crosses(key: str) -> None:
+    assert meta({key: 1, "x": 2}) == {"x": 2}

@@ -82,7 +82,7 @@ class Scene:
         )  # fmt: skip
         self.ends: list[Any] = []
         self.later: list[tuple[float, Callable[[], None]]] = []
-        host = interviews.Host(bench.judge, self.person, again=unasked, call_later=self.call_later)
+        host = interviews.Host(bench.judge, self.person, None, again=unasked, call_later=self.call_later)  # type: ignore[arg-type]
         self.interview = interviews.Interview(host, order, number=number, done=self.ends.append)
 
     def call_later(self, seconds: float, then: Callable[[], None]) -> Any:

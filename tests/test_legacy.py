@@ -176,7 +176,7 @@ def test_our_lists_and_cancellations_are_what_the_sdk_takes() -> None:
     assert message(body).params["cursor"] == 'a"b'
     told = message(legacy.cancelled(6)).params
     assert types.CancelledNotificationParams.model_validate(told).request_id == 6
-    assert_head(legacy.farewell(session=b"s", version="2025-11-25"), b"s", "2025-11-25")
+    assert json.loads(legacy.level(7, "info"))["params"] == {"level": "info"}
 
 
 def test_a_call_carries_arguments_token_and_trace_and_no_modern_member() -> None:
@@ -199,7 +199,7 @@ def test_a_call_carries_arguments_token_and_trace_and_no_modern_member() -> None
     ("answer", "version"),
     [
         (b'{"id":1,"result":{"protocolVersion":"2025-06-18","capabilities":{}}}', "2025-06-18"),
-        (b'{"id":1,"result":{"protocolVersion":"2024-11-05"}}', None), (b'{"id":1,"result":{"protocolVersion":1}}', None),
+        (b'{"id":1,"result":{"protocolVersion":"2024-11-05"}}', "2024-11-05"), (b'{"id":1,"result":{"protocolVersion":1}}', None),
         (b'{"id":1,"result":{"protocolVersion":["2025-06-18"]}}', None), (b'{"id":1,"result":{}}', None),
         (b'{"id":1,"error":{"code":1,"message":"protocolVersion"}}', None),
     ],

@@ -35,6 +35,14 @@ class Asked:
         return "" if self.agent is None else self.agent.key
 
     @property
+    def log_level(self) -> str | None:
+        """The least severe log messages that it wants: of this request, or of its session; None when nothing was said."""
+        if not self.modern:
+            return None if self.agent is None else self.agent.log_level
+        level = self.message.meta.get(conventions.META_LOG_LEVEL)
+        return level if isinstance(level, str) and level in conventions.LOG_LEVELS else None
+
+    @property
     def declared(self) -> dict[str, Any]:
         """The client capabilities that hold for this request: its own, or those of its session."""
         if not self.modern:

@@ -8,27 +8,33 @@ It takes server, name and arguments from the Permit and decides nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from outrider import audit, bind, decision, mirrors, snapshot
+from outrider import audit, decision, snapshot
 from outrider_sidecar import (
     asking,
     closing,
+    conventions,
     credentials,
     endings,
     exchange,
     governed,
+    inquiries,
     interviews,
     journal,
     jsonrpc,
     legs,
     modern,
     orders,
+    passing,
+    patience,
     polling,
     reading,
+    resuming,
     telemetry,
 )
 
@@ -62,6 +68,7 @@ class Attempt:
         self._host = host
         self._given = interviews.carried(order)
         self._talk: interviews.Interview | None = None
+        self._inquiry: inquiries.Inquiry | None = None
         self._rounds = 0
         self._waiting_since = 0.0
         self._stage = Stage.NEW
@@ -72,6 +79,7 @@ class Attempt:
         self._response: jsonrpc.Answer | None = None
         self._cancelled = False
         self._renewed = False
+        self._patience: patience.Patience | None = None
         endpoint = order.permit.server.endpoint
         self._deadline = order.received + endpoint.call_seconds
         self._until = order.received + max(endpoint.call_seconds, endpoint.stream_seconds)
@@ -185,8 +193,6 @@ class Attempt:
             self._conclude(endings.End(_R.UPSTREAM_NOT_READY, audit.Status.NOT_SENT, detail=detail))
             return
         head, body = leg.request(self._permit, self.subject, self._given)
-        if leg.session is None:
-            head = (*head, *mirrors.headers(mirrors_of(self._permit), self._permit.call.arguments))
         now = self._parts.clock()
         if not leg.breaker.allow(now):
             self._conclude(
@@ -198,19 +204,23 @@ class Attempt:
             )
             return
         self._leg = leg
-        price, endpoint = self._permit.price, self._permit.server.endpoint
-        limit = (
-            min(endpoint.result_bytes_max, price.result_bytes_max)
-            if price.per_thousand_result_tokens
-            else endpoint.result_bytes_max
-        )
         self._reading = reading.Reading(
-            result_bytes_max=limit, on_message=self._heard, on_end=self._landed, secrets=lent.secrets
-        )
+            result_bytes_max=closing.bytes_max(self._permit),
+            on_message=self._heard, on_end=self._landed, secrets=lent.secrets,
+        )  # fmt: skip
         self._stage = Stage.SENT
         self._effort.sent_at = now
-        way = polling.Way(self._parts.upstream, self._permit, lent, leg.session, self._parts.clock)
-        flight = polling.send(way, head, body, self._reading, deadline=self._deadline)
+        instalments = self._out if isinstance(self._out, resuming.Resumable) else None
+        parts = self._parts
+        way = polling.Way(parts.upstream, self._permit, lent, leg.session, parts.clock, instalments)
+        flight = polling.send(way, head, body, self._reading, deadline=self._until)
+        self._patience = patience.Patience(
+            self._host.call_later,
+            parts.clock,
+            seconds=self._deadline - now,
+            tired=flight.cancel,
+            busy=lambda: self._inquiry is not None and self._inquiry.waiting,
+        )
         self._flight = self._reading.flight = flight
         self._out.feeding(flight)
 
@@ -220,17 +230,39 @@ class Attempt:
         """One message of the server, as it arrives. False: no room, pause the flight."""
         leg = self._leg
         assert leg is not None
+        if self._patience is not None:
+            self._patience.renew()
         if message.kind is jsonrpc.AnswerKind.NOTIFICATION:
-            ours = leg.progress(message, self.subject)
-            return True if ours is None else self._out.notify(ours)
+            return self._told(leg, message)
         if message.kind is jsonrpc.AnswerKind.REQUEST:
-            self._parts.spawn(self._parts.servers.decline(self._permit, leg, message))
+            self._inquired(leg, message)
             return True
         if self._response is None and message.id == leg.call_id:
             self._response = message
             if self._reading is not None:
                 self._reading.linger()
         return True
+
+    def _told(self, leg: legs.Leg, message: jsonrpc.Answer) -> bool:
+        """Something that waits for no answer. False: no room, as `_heard`."""
+        if message.method == conventions.CANCELLED and self._inquiry is not None:
+            self._inquiry.taken_back(message)
+        if (kind := passing.outdated(message)) is not None:
+            self._host.changed(self._permit.server.id, kind)
+        ours = passing.passed(message, leg, self.subject)
+        return True if ours is None else self._out.notify(ours)
+
+    def _inquired(self, leg: legs.Leg, message: jsonrpc.Answer) -> None:
+        """A server of the handshake era asks in the middle of the call; in the other era there is no such message."""
+        if leg.session is None:
+            return
+        if self._inquiry is None:
+            via = interviews.saying(self._out)
+            matter = inquiries.Matter(
+                self.about, self._permit, leg, self.subject.agent, via=via, deadline=self._until
+            )
+            self._inquiry = inquiries.Inquiry(self._host.inquiries, matter)
+        self._inquiry.heard(message)
 
     def _landed(self, failed: exchange.Failed | None) -> None:
         """The upstream request is over. Never raises, as `start`: nobody but us could give the agent an answer."""
@@ -246,20 +278,24 @@ class Attempt:
         assert reading_ is not None
         now = self._parts.clock()
         self._effort.upstream_seconds += now - (self._effort.sent_at or now)
+        if self._patience is not None:
+            self._patience.end()
+            if self._patience.lost and failed is not None:
+                failed = dataclasses.replace(failed, reason=_R.UPSTREAM_TIMEOUT)
         if leg.expired(reading_.status, self._response) and not self._renewed and not self._cancelled:
             # 404 for a session says that the server looked at nothing else: the one request that is safe to repeat.
             self._renewed = True
-            self._response = None
+            self._response = self._inquiry = None
             leg.breaker.succeeded(now)
             self._parts.servers.forget(leg)
             self._parts.spawn(self._watched(self._renew()))
             return
-        if leg.session is None and self._asked_for_input():
-            leg.breaker.succeeded(now)
-            self._interview()
+        if self._asked(leg, reading_.status, now):
             return
         kind = self._permit.call.kind
         end = endings.of(self._response, failed, reading_.status, cancelled=self._cancelled, kind=kind)
+        if self._inquiry is not None and self._inquiry.refusals:
+            end = endings.for_want_of_an_answer(end, self._inquiry.refusals[0])
         leg.doubt(reading_.status, self._response)
         if end.breaking:
             leg.breaker.failed(now)
@@ -269,35 +305,32 @@ class Attempt:
             leg.breaker.succeeded(now)
         self._conclude(end)
 
-    def _asked_for_input(self) -> bool:
-        """The server answered with a question, in answer to a method for which the specification lets it."""
-        heard = self._response
-        return (
-            heard is not None
-            and heard.kind is jsonrpc.AnswerKind.RESULT
-            and self.subject.message.method in governed.MEMBER
-            and modern.asks_for_input(heard.payload)
-        )
-
-    def _interview(self) -> None:
-        """Puts the question to the agent, in its own era."""
-        heard, reading_ = self._response, self._reading
-        assert heard is not None
-        assert reading_ is not None
-        if not self.subject.modern:
-            self._rounds += 1
-            self._waiting_since = self._parts.clock()
-            self._talk = interviews.Interview(
-                self._host, self._order, number=self._rounds, done=self._answered
-            )
+    def _asked(self, leg: legs.Leg, status: int | None, now: float) -> bool:
+        """The server answered with a question, which is put to the agent in its own era. False when it was none."""
+        heard, order, judge = self._response, self._order, self._host.judge
+        if heard is None or self.subject.message.method not in governed.MEMBER:
+            return False
+        if heard.kind is jsonrpc.AnswerKind.ERROR:
+            told = judge.sent_away(order, heard.payload, after=order.after)
+            if told is None or told is heard.payload:
+                return False  # an error like any other, or one that may be passed on as it is
+        elif leg.session is not None or not modern.asks_for_input(heard.payload):
+            return False
+        elif not self.subject.modern:
+            leg.breaker.succeeded(now)
+            self._rounds, self._waiting_since = self._rounds + 1, now
+            self._talk = interviews.Interview(self._host, order, number=self._rounds, done=self._answered)
             self._talk.begin(heard.payload, deadline=self._until)
-            return
-        told = self._host.judge.relayed(self._order, heard.payload, after=self._order.after)
+            return True
+        else:
+            told = judge.relayed(order, heard.payload, after=order.after)
+        leg.breaker.succeeded(now)
         if isinstance(told, asking.Refused):
-            self._conclude(endings.refused(told.reason, told.why, reading_.status))
-            return
-        answer = jsonrpc.Answer(heard.kind, heard.id, told)
-        self._conclude(endings.asked(answer, reading_.status))
+            self._conclude(endings.refused(told.reason, told.why, status))
+        else:
+            question = jsonrpc.Answer(jsonrpc.AnswerKind.RESULT, heard.id, told)
+            self._conclude(endings.asked(question, status))
+        return True
 
     def _answered(self, given: interviews.Given | asking.Refused) -> None:
         """The agent has answered within its call, or will not. Never raises, as `start`."""
@@ -355,18 +388,12 @@ class Attempt:
         """Settle, record, count, answer. Exactly once."""
         assert self._stage is not Stage.ENDED, "an attempt ends once"
         self._stage = Stage.ENDED
+        if self._inquiry is not None:
+            self._inquiry.end()
         closing.close(self._parts, self._order, self._effort, end)
         self._on_ended(self)
         self._answer_agent(end)
 
     def _answer_agent(self, end: endings.End) -> None:
         if not self._out.ended:
-            self._out.answer(closing.told(self._order, end))
-
-
-def mirrors_of(permit: decision.Permit) -> tuple[mirrors.Mirror, ...]:
-    """The arguments that the permitted tool wants repeated in headers."""
-    target = permit.target
-    return (
-        target.definition.mirrors if isinstance(target, bind.Target) and target.definition is not None else ()
-    )
+            self._out.answer(closing.told(self._order, end), status=closing.status(self._order, end))

@@ -16,6 +16,7 @@ from outrider_sidecar import (
     answers,
     attempt,
     conventions,
+    crossing,
     endings,
     exchange,
     governed,
@@ -24,6 +25,7 @@ from outrider_sidecar import (
     lists,
     orders,
     refusals,
+    resuming,
     states,
     streams,
     visits,
@@ -32,6 +34,9 @@ from outrider_sidecar import current as in_force
 
 _R = decision.Reason
 _NOWHERE = names.ServerId("", "")
+
+_POLLED_SINCE = "2025-11-25"
+"""The first revision whose clients can bear a stream that is closed to be polled."""
 
 _NEEDS_MAX = 2
 """How often a call may wait for something and be decided again: definitions once, after a swap once more."""
@@ -50,6 +55,7 @@ class Calls:
         self._catalogue = catalogue
         self._host = host
         self._call_later = call_later
+        self.answers = resuming.Answers(desk.ids, call_later)
         self._calls_max = calls_max
         self._under_way: dict[tuple[str, jsonrpc.Id], attempt.Attempt] = {}
         self._anonymous: set[attempt.Attempt] = set()
@@ -76,6 +82,7 @@ class Calls:
         for key, each in tuple(self._under_way.items()):
             if key[0] == agent.key:
                 each.cancel()
+        self.answers.end(agent)
 
     # The decision -----------------------------------------------------------------------------------------------------
 
@@ -159,12 +166,7 @@ class Calls:
             objection = decision.Objection(_R.OVERLOADED, visible=True, retry_after_seconds=1.0)
             self._desk.call(visit, decision.Refusal(permit.call, objection), self._current.bound)
             return None
-        out = streams.Outgoing(
-            visit.reply,
-            accepts=streams.accepted(_first(visit.request.headers, b"accept")),
-            call_later=self._call_later,
-            keep_json=permit.price.result_bytes_max > streams.FRAME_BYTES_MAX,
-        )
+        out = self._out(visit, permit)
         key = self._cancel_key(visit)
         order = orders.Order(visit.about, permit, visit.subject, out, visit.request.received, after)
         if after is not None:
@@ -177,6 +179,17 @@ class Calls:
         if visit.subject.modern:
             out.on_gone(made.cancel)  # a legacy agent that is gone has cancelled nothing
         return made.start()
+
+    def _out(self, visit: visits.Visit, permit: decision.Permit) -> resuming.Out:
+        accepts = streams.accepted(_first(visit.request.headers, b"accept"))
+        keep_json = permit.price.result_bytes_max > streams.FRAME_BYTES_MAX
+        if visit.agent is not None and visit.agent.version >= _POLLED_SINCE:
+            return resuming.Resumable(
+                visit.reply, self.answers, visit.agent, accepts=accepts, keep_json=keep_json
+            )
+        return streams.Outgoing(
+            visit.reply, accepts=accepts, call_later=self._call_later, keep_json=keep_json
+        )
 
     def _cancel_key(self, visit: visits.Visit) -> tuple[str, jsonrpc.Id] | None:
         """By what a cancellation finds a call; None when another call in the session has its id already.
@@ -199,7 +212,7 @@ class Calls:
 
 
 def _unmirrored(visit: visits.Visit, permit: decision.Permit) -> str | None:
-    return mirrors.objection(attempt.mirrors_of(permit), permit.call.arguments, visit.request.headers)
+    return mirrors.objection(crossing.mirrored(permit), permit.call.arguments, visit.request.headers)
 
 
 def _first(headers: exchange.Headers, name: bytes) -> bytes | None:

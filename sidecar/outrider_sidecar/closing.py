@@ -28,6 +28,12 @@ class Effort:
     cost: int = 0
 
 
+def bytes_max(permit: decision.Permit) -> int:
+    """How large a result may be: what was reserved must cover it, where a result's size costs."""
+    price, most = permit.price, permit.server.endpoint.result_bytes_max
+    return min(most, price.result_bytes_max) if price.per_thousand_result_tokens else most
+
+
 def close(parts: orders.Parts, order: orders.Order, effort: Effort, end: endings.End) -> None:
     """Settles, records and counts."""
     permit = order.permit
@@ -107,6 +113,20 @@ def told(order: orders.Order, end: endings.End) -> bytes:
     if end.answer.kind is jsonrpc.AnswerKind.ERROR:
         return jsonrpc.error_raw(subject.id, _error(order, end.answer.payload))
     return jsonrpc.result(subject.id, modern.adapted(end.answer.payload, modern=subject.modern))
+
+
+_BAD_REQUESTS = frozenset(
+    b"%d" % code
+    for code in (conventions.HEADER_MISMATCH, conventions.CAPABILITY_MISSING, conventions.VERSION_UNSUPPORTED)
+)
+"""Errors that the stateless era sends with status 400 (transports)."""
+
+
+def status(order: orders.Order, end: endings.End) -> int:
+    """The HTTP status of what is told, if it is no stream by then."""
+    if end.answer is None or end.answer.kind is not jsonrpc.AnswerKind.ERROR or not order.subject.modern:
+        return 200
+    return 400 if jsonrpc.members(end.answer.payload).get("code") in _BAD_REQUESTS else 200
 
 
 def _error(order: orders.Order, raw: bytes) -> bytes:

@@ -12,12 +12,13 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
-from outrider import call, decision
+from outrider import bind, call, decision, mirrors, rules
 from outrider_sidecar import asked, conventions, governed, jsonrpc
 
 _NOT_CARRIED: Final = frozenset({"_meta", "task", "inputResponses", "requestState"})
 _NOTHING: Final[Mapping[str, bytes]] = {}
-_REMADE: Final = frozenset({"progressToken", "traceparent", "tracestate"})
+_REMADE: Final = frozenset({"progresstoken", "traceparent", "tracestate"})
+"""Folded."""
 _REFS: Final = {call.Kind.PROMPT: ("name", "uri"), call.Kind.RESOURCE: ("uri", "name")}
 
 
@@ -64,11 +65,15 @@ def meta(subject: asked.Asked, token: int) -> dict[str, bytes]:
 
 
 def _carried(key: str) -> bool:
-    reserved = key.startswith(conventions.META_PREFIX) or key == conventions.META_REFUSAL
-    return not reserved and key not in _REMADE
+    """Read as a server would that does not care for case (R7)."""
+    folded = key.lower() if key.isascii() else rules.fold(key)
+    reserved = folded.startswith((conventions.META_PREFIX, conventions.META_OURS))
+    return not reserved and folded not in _REMADE
 
 
-def log_level(meta_: Mapping[str, object]) -> bytes | None:
-    """The level of log messages that a stateless request asks for, as it goes on; None when it asks for none."""
-    level = meta_.get(conventions.META_LOG_LEVEL)
-    return json.dumps(level).encode() if isinstance(level, str) and level in conventions.LOG_LEVELS else None
+def mirrored(permit: decision.Permit) -> tuple[mirrors.Mirror, ...]:
+    """The arguments that the permitted tool wants repeated in headers."""
+    target = permit.target
+    if not isinstance(target, bind.Target) or target.definition is None:
+        return ()
+    return target.definition.mirrors

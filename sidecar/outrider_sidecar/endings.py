@@ -90,6 +90,12 @@ def refused(reason: decision.Reason, why: str, status: int | None) -> End:
     return End(reason, audit.Status.FAILED, detail=why, failed=True, http_status=status, asks=True)
 
 
+def for_want_of_an_answer(end: End, why: str) -> End:
+    """A call that failed after its server was refused an answer is told so: the server's own words would not say why."""
+    failed = end.reason in (_R.UPSTREAM_ERROR, _R.TOOL_ERROR)
+    return refused(_R.ASK_REFUSED, why, end.http_status) if failed else end
+
+
 def _answered(response: jsonrpc.Answer, status: int | None, kind: call.Kind) -> End:
     if response.kind is jsonrpc.AnswerKind.ERROR:
         return End(

@@ -67,11 +67,12 @@ async def _greet(
     if spoken is None or heard.answer is None:
         return heard
     introduction = introductions.greeted(heard.answer, spoken)
-    session = legs.Session(key, heard.session, spoken, introduction)
+    session = legs.Session(key, heard.session, spoken, introduction, roots="roots" in offered)
     head, body = legacy.initialized(session=session.id, version=spoken)
     await ways.run(errand, head, body, conventions.INITIALIZED)
-    if agent is not None and agent.log_level is not None:
-        await set_level(ways, errand, session, agent.log_level)
+    if agent is not None and agent.log_level is not None and introduction.has(introductions.LOGGING):
+        body = legacy.level(server.mint(), agent.log_level)
+        await ways.run(errand, legacy.head(session.id, spoken), body, conventions.SET_LEVEL)
     server.found(False, speaks=True, introduction=introduction)
     return session
 
@@ -81,11 +82,3 @@ def _declared(client: legs.Client) -> features.Capabilities:
     if client.agent is not None:
         return client.agent.capabilities
     return client.offers if isinstance(client, legs.Proxy) else {}
-
-
-async def set_level(ways: errands.Errands, errand: errands.Errand, session: legs.Session, level: str) -> None:
-    """Tells a server that logs how much of it the agent wants to hear. It may say no; nobody waits for its answer."""
-    if not session.introduction.has(introductions.LOGGING):
-        return
-    head, body = legacy.set_level(errand.server.mint(), level, session=session.id, version=session.version)
-    await ways.run(errand, head, body, conventions.SET_LEVEL)

@@ -74,6 +74,11 @@ class Inquiry:
         self._open: dict[tuple[type, jsonrpc.Id], questions.Withdraw] = {}
         self.refusals: list[str] = []
 
+    @property
+    def waiting(self) -> bool:
+        """Somebody has been asked and has not answered yet."""
+        return bool(self._open)
+
     def heard(self, message: jsonrpc.Answer) -> None:
         """A request of the server. One whose id is no id cannot be answered, and is not."""
         id_ = message.id

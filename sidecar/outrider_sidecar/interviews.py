@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Protocol
 
-from outrider import call, decision
+from outrider import call, decision, names
 from outrider_sidecar import (
     agents,
     asked,
@@ -21,8 +21,10 @@ from outrider_sidecar import (
     features,
     governed,
     inputs,
+    inquiries,
     jsonrpc,
     orders,
+    resuming,
     states,
     streams,
 )
@@ -54,6 +56,18 @@ def carried(order: orders.Order) -> Given:
     return inputs.members(None if responses is None else bytes(responses), state)
 
 
+def saying(out: resuming.Out) -> Callable[[bytes], bool]:
+    """The stream of a call as a way to its agent, where the specification wants what is asked in it; False when it is none."""
+
+    def say(message: bytes) -> bool:
+        if out.mute:
+            return False
+        out.notify(message)
+        return True
+
+    return say
+
+
 class Questions(Protocol):
     """Puts requests to agents (`questions.Questions`). `answered` hears the agent's message once, None when there is none."""
 
@@ -66,12 +80,17 @@ class Questions(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Host:
-    """What attempts turn to when a server asks. `again` decides a call anew, as a round of the request that is named."""
+    """What attempts turn to when a server asks. `again` decides a call anew, as a round of the request that is named.
+
+    `changed` hears that a server called one of its lists outdated.
+    """
 
     judge: asking.Asking
     questions: Questions
+    inquiries: inquiries.Desk
     again: Callable[[call.Call, str], decision.Decision]
     call_later: streams.CallLater
+    changed: Callable[[names.ServerId, call.Kind], None] = lambda _server, _kind: None
 
 
 class Interview:
@@ -136,19 +155,11 @@ class Interview:
             params = inputs.of_handshake(params, f"{self._order.about.request_id}-{self._number}")
         request = jsonrpc.Answer(jsonrpc.AnswerKind.REQUEST, ask.key, params, ask.method)
         withdraw = self._host.questions.ask(
-            agent, request, via=self._say,
+            agent, request, via=saying(self._order.out),
             answered=lambda message: self._answered(ask, message), deadline=deadline,
         )  # fmt: skip
         if ask.key in self._open:
             self._withdraw.append(withdraw)
-
-    def _say(self, message: bytes) -> bool:
-        """On the stream of the call, where the specification wants it; False when it can have none."""
-        out = self._order.out
-        if out.mute:
-            return False
-        out.notify(message)
-        return True
 
     def _answered(self, ask: inputs.Ask, message: jsonrpc.Message | None) -> None:
         if self._over:

@@ -50,14 +50,14 @@ def initialize(id_: int, version: str, *, capabilities: bytes = b"{}") -> tuple[
 
 
 def negotiated(answer: jsonrpc.Answer) -> str | None:
-    """The version a server chose, None when it is none of this era or no result."""
+    """The version a server chose, None when it is none of this era or no result. Servers may be older than agents."""
     if answer.kind is not jsonrpc.AnswerKind.RESULT:
         return None
     try:
         version = msgspec.json.decode(jsonrpc.members(answer.payload).get("protocolVersion", b"null"))
     except msgspec.DecodeError:
         return None
-    return version if version in conventions.LEGACY else None
+    return version if version in (conventions.OLDEST, *conventions.LEGACY) else None
 
 
 def initialized(*, session: bytes | None, version: str) -> tuple[exchange.Headers, bytes]:
@@ -88,15 +88,9 @@ def cancelled(request: int) -> bytes:
     return jsonrpc.request(None, conventions.CANCELLED, {"requestId": b"%d" % request})
 
 
-def set_level(id_: int, level: str, *, session: bytes | None, version: str) -> tuple[exchange.Headers, bytes]:
-    """How much of its log an agent wants to hear."""
-    params = {"level": json.dumps(level).encode()}
-    return head(session, version), jsonrpc.request(id_, conventions.SET_LEVEL, params)
-
-
-def farewell(*, session: bytes, version: str) -> exchange.Headers:
-    """The head of the DELETE that ends a session at a server."""
-    return head(session, version)
+def level(id_: int, wanted: str) -> bytes:
+    """Tells a server how much of its log an agent wants to hear."""
+    return jsonrpc.request(id_, conventions.SET_LEVEL, {"level": json.dumps(wanted).encode()})
 
 
 def head(session: bytes | None, version: str | None) -> exchange.Headers:

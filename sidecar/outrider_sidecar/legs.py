@@ -73,12 +73,13 @@ class Proxy:
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Session:
-    """A handshake with a server: `id` None when it keeps no sessions. `version` as negotiated."""
+    """A handshake with a server: `id` None when it keeps no sessions. `version` as negotiated. `roots`: it may ask for roots."""
 
     key: str
     id: bytes | None
     version: str
     introduction: introductions.Introduction = dataclasses.field(default_factory=introductions.Introduction)
+    roots: bool = False
 
 
 @dataclasses.dataclass(slots=True)

@@ -33,6 +33,7 @@ RELAYED: Final[frozenset[str]] = frozenset(
         introductions.RESOURCES,
         introductions.SUBSCRIBE,
         introductions.COMPLETIONS,
+        introductions.LOGGING,
         LIST_CHANGED,
     }
 )

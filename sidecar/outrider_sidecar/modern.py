@@ -63,7 +63,7 @@ def check(headers: exchange.Headers, message: jsonrpc.Message) -> None:
             code=conventions.VERSION_UNSUPPORTED,
             reason=_R.VERSION_UNSUPPORTED,
             data={
-                "supported": [conventions.MODERN, *reversed(conventions.LEGACY)],
+                "supported": [conventions.MODERN],
                 "requested": str(stated)[:64],
             },
         )
@@ -143,9 +143,10 @@ def request(
     head = (*_head(method), *traced(subject.trace))
     if method in governed.MEMBER:
         head = (*head, (conventions.HEADER_NAME, mirrors.encoded(permit.call.name)))
+    head = (*head, *mirrors.headers(crossing.mirrored(permit), permit.call.arguments))
     meta = {**_META, conventions.META_CAPABILITIES: capabilities, **crossing.meta(subject, id_)}
-    if (level := crossing.log_level(subject.message.meta)) is not None and subject.modern:
-        meta[conventions.META_LOG_LEVEL] = level
+    if (level := subject.log_level) is not None:
+        meta[conventions.META_LOG_LEVEL] = json.dumps(level).encode()
     params = {**crossing.params(subject, permit, given), "_meta": jsonrpc.spliced(meta)}
     return head, jsonrpc.request(id_, method, params)
 

@@ -18,9 +18,9 @@ from outrider_sidecar import (
     journal,
     ledger,
     records,
+    resuming,
     servers,
     states,
-    streams,
     telemetry,
 )
 
@@ -51,6 +51,6 @@ class Order:
     about: records.About
     permit: decision.Permit
     subject: asked.Asked
-    out: streams.Outgoing
+    out: resuming.Out
     received: float
     after: states.State | None = None

@@ -22,6 +22,7 @@ from outrider_sidecar import (
     exchange,
     governed,
     ids,
+    inquiries,
     intake,
     interviews,
     jsonrpc,
@@ -30,12 +31,15 @@ from outrider_sidecar import (
     local,
     orders,
     questions,
+    records,
     refusals,
+    seats,
     sessions,
     showing,
     states,
     streams,
     visits,
+    wishes,
 )
 from outrider_sidecar import current as in_force
 
@@ -74,7 +78,7 @@ class Pipeline:
         self._intake = intake.Intake(self.agents, self.desk, gate.ids, current)
         self.listeners = listeners.Listeners(
             listeners.Wiring(
-                parts, self.desk, current, gate.catalogue, gate.ids, gate.call_later, gate.jitter
+                parts, self.desk, current, gate.catalogue, gate.ids, gate.call_later, gate.jitter, self._aside
             )
         )
         judge = asking.Asking(
@@ -84,14 +88,21 @@ class Pipeline:
         self.questions = questions.Questions(
             call_later=gate.call_later, clock=parts.clock, otherwise=self.listeners.offer
         )  # fmt: skip
-        host = interviews.Host(judge, self.questions, self._again, gate.call_later)
+        self._inquiries = inquiries.Desk(judge, self.questions, parts.servers.tell, parts.spawn)
+        host = interviews.Host(
+            judge, self.questions, self._inquiries, self._again, gate.call_later, gate.catalogue.changed
+        )
         self.calls = calls.Calls(
             parts, self.desk, current, gate.catalogue, host,
             call_later=gate.call_later, calls_max=limits.calls_max,
         )  # fmt: skip
+        self._wishes = wishes.Wishes(parts, gate.catalogue)
         self._showing = showing.Showing(gate.catalogue, current, self.desk, self._answer)
         self._requests = self._served()
-        self._notifications: Mapping[str, visits.Listener] = {conventions.CANCELLED: self._cancelled}
+        self._notifications: Mapping[str, visits.Listener] = {
+            conventions.CANCELLED: self._cancelled,
+            conventions.ROOTS_CHANGED: self._wishes.roots_changed,
+        }
 
     def _served(self) -> Mapping[tuple[str, bool], visits.Handler]:
         """Who serves which method, by whether the agent is of the stateless era. What is not here is unknown (R6)."""
@@ -101,6 +112,7 @@ class Pipeline:
         }
         legacy: dict[str, visits.Handler] = {
             conventions.INITIALIZE: self._initialize,
+            conventions.SET_LEVEL: self._wishes.set_level,
             conventions.PING: lambda visit, _bound: self._answer(visit, b"{}"),
             **self.listeners.handlers(modern=False),
         }
@@ -142,7 +154,7 @@ class Pipeline:
         elif request.method == "GET":
             agent = self._intake.agent(request, reply, path, allowed=b"POST")
             if agent is not None:
-                self.listeners.hear(agent, request, reply)
+                self._hear(agent, request, reply)
         else:
             answers.method_not_allowed(b"GET, POST, DELETE").give(reply)
         return None
@@ -155,6 +167,12 @@ class Pipeline:
         if agent is not None:
             self.agents.end(agent)
             answers.Answer(200, (), b"").give(reply)
+
+    def _hear(self, agent: agents.Agent, request: exchange.Request, reply: exchange.Reply) -> None:
+        """GET: the rest of an answer that comes in instalments, or the stream of the session."""
+        last = next((value for name, value in request.headers if name == b"last-event-id"), b"")
+        if not last or not self.calls.answers.take_up(agent, last.decode("latin-1"), reply):
+            self.listeners.hear(agent, request, reply)
 
     def _dropped(self, agent: agents.Agent) -> None:
         """An agent's session is over, or forgotten to make room: nothing of it stays open."""
@@ -193,6 +211,18 @@ class Pipeline:
         self.desk.of_caller(_R.METHOD_UNKNOWN, place=visit.endpoint, detail=message.method)
         answers.unknown_method(visit.subject.id, modern=visit.subject.modern).give(visit.reply)
         return None
+
+    def _aside(self, agent: agents.Agent, standing: seats.Standing, message: jsonrpc.Answer) -> None:
+        """A server asks an agent something outside of any call, in the session that was opened for it."""
+        bound, leg = self._current.bound, self._parts.servers.leg_at_hand(standing.permit, agent)
+        if bound is None or leg is None or leg.session is None:
+            return
+        about = records.About(
+            self._gate.ids.next(), bound.snapshot.workload, bound.digest, agent.version, message.method, ""
+        )
+        deadline = self._parts.clock() + standing.permit.server.endpoint.stream_seconds
+        matter = inquiries.Matter(about, standing.permit, leg, agent, via=None, deadline=deadline)
+        inquiries.Inquiry(self._inquiries, matter).heard(message)
 
     def _again(self, subject: call.Call, request: str) -> decision.Decision:
         """A call that goes on with `request` is decided like any other, and charged there."""

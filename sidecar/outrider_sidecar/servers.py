@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from outrider import bind, call, decide, decision, names, snapshot
 from outrider_sidecar import (
@@ -39,8 +40,10 @@ CONTACT_SECONDS = 20.0
 
 _R = decision.Reason
 
-Opened = Callable[[agents.Agent, decision.Permit, legs.Session], None]
-"""Hears of every session that was opened at a server for an agent's, also in place of one that the server has forgotten."""
+Opened = Callable[[agents.Agent, decision.Permit, legs.Session], Coroutine[Any, Any, None] | None]
+"""Hears of every session that was opened at a server for an agent's, also in place of one that the server has forgotten.
+
+What it returns is waited for before the session is used."""
 
 
 CATALOGUE = legs.Proxy(
@@ -147,16 +150,17 @@ class Servers:
             del server.meeting[place]
             meeting.set_result(outcome)
         if session is not None:
-            self._keep(server, session, permit, client)
+            waiting = self._keep(server, session, permit, client)
+            if waiting is not None:
+                await waiting
 
     def _keep(
         self, server: legs.Server, session: legs.Session, permit: decision.Permit, client: legs.Client
-    ) -> None:
+    ) -> Coroutine[Any, Any, None] | None:
         server.sessions[session.key] = session
         while len(server.sessions) > SESSIONS_MAX:
             server.sessions.popitem(last=False)
-        if client.agent is not None:
-            self.opened(client.agent, permit, session)
+        return None if client.agent is None else self.opened(client.agent, permit, session)
 
     async def tell(
         self, permit: decision.Permit, leg: legs.Leg, body: bytes, method: str = "response"
@@ -186,6 +190,32 @@ class Servers:
             body = jsonrpc.error(message.id, conventions.METHOD_NOT_FOUND, text)
         await self.tell(permit, leg, body)
 
+    async def tell_all(
+        self, bound: bind.Bound, key: str, method: str, told: Callable[[legs.Session, int], bytes | None]
+    ) -> None:
+        """Sends to every server that holds a session for one agent's what `told` makes for it, under an id of ours; None: nothing."""
+        for server_id, server in tuple(self._servers.items()):
+            for session in [each for name, each in server.sessions.items() if name.startswith(f"{key}\0")]:
+                body = told(session, server.mint())
+                if body is not None:
+                    await self._say(bound, server_id, server, session, (body, method))
+
+    async def _say(
+        self, bound: bind.Bound, server_id: names.ServerId, server: legs.Server, session: legs.Session,
+        said: tuple[bytes, str],
+    ) -> None:  # fmt: skip
+        """One message in a session, or its farewell; nothing when the server may not be asked any more."""
+        body, method = said
+        permit = decide.permit_listing(bound, server_id, credential=session.key.partition("\0")[2] or None)
+        if not isinstance(permit, decision.Permit):
+            return
+        try:
+            lent = await self._credentials.lend(permit)
+        except credentials.Unavailable:
+            return  # without the credential the server would not listen; its own time limit ends the session
+        errand = errands.Errand(server, permit, lent, self._clock() + CANCEL_SECONDS)
+        await self.errands.run(errand, legacy.head(session.id, session.version), body, method)
+
     async def end_sessions(self, bound: bind.Bound, session_key: str) -> None:
         """An agent's session is over: so are those opened for it at servers."""
         for server_id, server in tuple(self._servers.items()):
@@ -197,16 +227,8 @@ class Servers:
         """Ends the sessions that one server keeps for one agent's session."""
         for key in [each for each in server.sessions if each.startswith(f"{session_key}\0")]:
             session = server.sessions.pop(key)
-            permit = decide.permit_listing(bound, server_id, credential=key.partition("\0")[2] or None)
-            if session.id is None or not isinstance(permit, decision.Permit):
-                continue
-            try:
-                lent = await self._credentials.lend(permit)
-            except credentials.Unavailable:
-                continue  # without the credential the server would not listen; its own time limit ends it
-            errand = errands.Errand(server, permit, lent, self._clock() + CANCEL_SECONDS)
-            head = legacy.farewell(session=session.id, version=session.version)
-            await self.errands.run(errand, head, b"", "DELETE")
+            if session.id is not None:
+                await self._say(bound, server_id, server, session, (b"", "DELETE"))
 
     async def visit(self, server_id: names.ServerId) -> lists.Listing:
         """As a stranger would: meets the server anew, drains its tools and prompts, takes its leave. Raises lists.ListingFailed.

@@ -133,17 +133,26 @@ def test_bug_23_a_silent_call_is_kept_alive_by_comments(
         "bare data",
     ],
 )
-def test_bug_24_a_priming_event_and_other_line_ends_reach_no_client(
+def test_bug_24_a_priming_event_and_other_line_ends_reach_no_client_that_cannot_bear_them(
     modern: bool, frames: tuple[bytes, ...]
 ) -> None:
-    """python-sdk#1672, typescript-sdk PR 1184, microsoft/vscode#309104: JSON.parse("") on an empty first event."""
+    """python-sdk#1672, typescript-sdk PR 1184, microsoft/vscode#309104: JSON.parse("") on an empty first event.
+
+    Clients of 2025-11-25 must bear one, and get one of ours where the server sends one: its stream can be taken up again.
+    """
+    primed = not modern and frames[0].startswith(b"id:")
 
     async def scenario(world: proxies.World, stage: stages.Stage) -> None:
         told = await world.call("query", **await ground.agent(world, modern=modern))
         assert len(told.messages) == 1
         assert json.loads(told.text)["by"] == "stage"
         assert b"\r" not in told.body
-        assert b"\nid:" not in told.body
+        assert (b"id:" in told.body) is primed
+        old = {
+            "session": await world.open_session(version="2025-06-18"),
+            "mcp_protocol_version": "2025-06-18",
+        }
+        assert b"id:" not in (await world.call("query", modern=False, **old)).body
 
     ground.run(scenario, streaming(*frames, era="legacy"))
 
