@@ -85,7 +85,8 @@ class Stream:
         self.answered = False
 
     async def follow(self, way: paths.Way, plan: Plan) -> None:
-        """From the request to the answer."""
+        """From the request to the answer. Streams begin spread over the time between two events, or all would come at once."""
+        await asyncio.sleep(plan.every * self._number / plan.streams)
         reader, writer = await asyncio.open_connection("127.0.0.1", way.port)
         given = {"seconds": plan.seconds, "every": plan.every, "bytes": _PADDING_BYTES}
         writer.write(request(way, self._number, **given))
