@@ -9,7 +9,6 @@ another session's look unknown. What waits is bounded, and forgotten a while aft
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Callable
 
 from outrider_sidecar import agents, exchange, ids, streams
@@ -63,6 +62,21 @@ class Answers:
 class Resumable:
     """As `streams.Outgoing`."""
 
+    __slots__ = (
+        "_away",
+        "_bytes",
+        "_flight",
+        "_gone",
+        "_last",
+        "_number",
+        "_out",
+        "_store",
+        "_timer",
+        "_token",
+        "_waiting",
+        "agent",
+    )
+
     def __init__(
         self,
         reply: exchange.Reply,
@@ -80,7 +94,7 @@ class Resumable:
         self._gone: list[Callable[[], None]] = []
         self._token = ""
         self._number = 0
-        self._waiting: collections.deque[tuple[int, bytes]] = collections.deque()
+        self._waiting: list[tuple[int, bytes]] = []
         self._bytes = 0
         self._away = self._last = False
         self._timer: streams.Timer | None = None
@@ -145,7 +159,7 @@ class Resumable:
         if not before.ended:
             before.last(b"\n")  # the newest stream wins
         self._out.frame(b"id: %b.%d\ndata: \n\n" % (self._token.encode(), after))  # as it began
-        waiting, self._waiting, self._bytes = self._waiting, collections.deque(), 0
+        waiting, self._waiting, self._bytes = self._waiting, [], 0
         for number, frame in waiting:
             if number > after:
                 self._write(frame, last=self._last and number == self._number)
@@ -173,7 +187,7 @@ class Resumable:
         while len(self._waiting) > streams.FRAMES_MAX or (
             self._bytes > streams.FRAME_BYTES_MAX and len(self._waiting) > 1
         ):
-            self._bytes -= len(self._waiting.popleft()[1])  # the answer, which comes last, is kept
+            self._bytes -= len(self._waiting.pop(0)[1])  # the answer, which comes last, is kept
         if last:
             self._timer = self._store.call_later(KEPT_SECONDS, self.forget)
         return True
