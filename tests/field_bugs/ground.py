@@ -52,8 +52,8 @@ def run(
 
     asyncio.run(asyncio.wait_for(main(), seconds))
     for stage in played:
-        secrets = [proxies.TOKEN.decode()]
-        assert [said for each in stage.heard for said in witness.complaints(each, secrets=secrets)] == []
+        given = {"asked": stage.asked, "secrets": [proxies.TOKEN.decode()]}
+        assert [said for each in stage.heard for said in witness.complaints(each, **given)] == []
 
 
 def show(world: proxies.World, *played: stages.Stage, chosen: Sequence[rules.Rule] = (), **view: Any) -> None:

@@ -71,7 +71,10 @@ Act = Callable[[mcp.Line, Heard], Awaitable[bool]]
 
 @dataclasses.dataclass(eq=False)
 class Stage:
-    """`era` is "modern", "legacy" or "dual"; `label` is in every answer, to tell servers apart."""
+    """`era` is "modern", "legacy" or "dual"; `label` is in every answer, to tell servers apart.
+
+    `asked` are the ids of what its `act` asks of clients: answers with other ids are complained about.
+    """
 
     era: str = "dual"
     label: str = "stage"
@@ -81,6 +84,7 @@ class Stage:
     templates: list[Any] = dataclasses.field(default_factory=list)
     page: int = 1000
     act: Act | None = None
+    asked: list[Any] = dataclasses.field(default_factory=list)
     port: int = 0
     heard: list[Heard] = dataclasses.field(default_factory=list)
     sessions: dict[str, set[mcp.Line]] = dataclasses.field(default_factory=dict)
