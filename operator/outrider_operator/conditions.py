@@ -8,11 +8,10 @@ is not known: what nobody has looked at is Unknown, and what could not be read s
 from __future__ import annotations
 
 import dataclasses
-import enum
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Self
+from typing import Any
 
-from outrider import findings, manifests, resources
+from outrider import documented, findings, manifests, resources
 from outrider_operator import observations
 
 MESSAGE_CHARACTERS_MAX = 1_024
@@ -27,17 +26,8 @@ Status = dict[str, Any]
 """The status subresource of an object, as JSON."""
 
 
-class Reason(enum.StrEnum):
+class Reason(documented.Documented):
     """Why a condition is as it is; (value, what it means and what to do). Findings have their own (findings.md)."""
-
-    doc: str
-
-    def __new__(cls, value: str, doc: str) -> Self:
-        """Keeps the sentence beside the constant, where the reference page is generated from."""
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.doc = doc
-        return member
 
     ACCEPTED = "Accepted", "The object is valid."
     INVALID = (

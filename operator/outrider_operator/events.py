@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import enum
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Self
+from typing import Any
 
-from outrider import names
+from outrider import documented, names
 from outrider_operator import cluster, conditions
 
 log = logging.getLogger("outrider.operator.events")
@@ -30,17 +29,8 @@ _ACTION = "Reconcile"
 """Kubernetes wants to know what was being done."""
 
 
-class Reason(enum.StrEnum):
+class Reason(documented.Documented):
     """Reasons of events about the operator as a whole; those about an object are the reasons of its conditions."""
-
-    doc: str
-
-    def __new__(cls, value: str, doc: str) -> Self:
-        """Keeps the sentence beside the constant, where the reference page is generated from."""
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.doc = doc
-        return member
 
     FROZEN = "Frozen", "A kind cannot be read reliably; what was known of it last stays in force."
     THAWED = "Thawed", "The kind can be read again; changes take effect."

@@ -8,23 +8,12 @@ A Reason is a documented constant: users meet it in answers, in the journal, in 
 from __future__ import annotations
 
 import dataclasses
-import enum
-from typing import Self
 
-from outrider import budgets, call, names, snapshot
+from outrider import budgets, call, documented, names, snapshot
 
 
-class Reason(enum.StrEnum):
+class Reason(documented.Documented):
     """Each member is (value, what it means and what to do about it)."""
-
-    doc: str
-
-    def __new__(cls, value: str, doc: str) -> Self:
-        """Keeps the sentence beside the constant, where the reference pages are generated from."""
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.doc = doc
-        return member
 
     ALLOWED = "Allowed", "Every check passed; the deciding rules are named."
     # Looks unknown to the agent:

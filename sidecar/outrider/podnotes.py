@@ -11,25 +11,13 @@ import dataclasses
 import enum
 import re
 from collections.abc import Mapping
-from typing import Self
 
-from outrider import names
+from outrider import documented, names
 
 PREFIX = f"{names.GROUP}/"
 
 
-class _Documented(enum.StrEnum):
-    doc: str
-
-    def __new__(cls, value: str, doc: str) -> Self:
-        """Keeps the sentence beside the constant, where the reference page is generated from."""
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.doc = doc
-        return member
-
-
-class Label(_Documented):
+class Label(documented.Documented):
     """Labels, which selectors of the webhook can read."""
 
     INJECTION = (
@@ -49,7 +37,7 @@ class Label(_Documented):
     )
 
 
-class Annotation(_Documented):
+class Annotation(documented.Documented):
     """Annotations of pods."""
 
     SIDECAR_IMAGE = (
