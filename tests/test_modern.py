@@ -188,23 +188,38 @@ def test_adapting_changes_nothing_but_what_the_eras_differ_in(
 ) -> None:
     whole = result if meta is None else {**result, "_meta": meta}
     raw = json.dumps(whole).encode()
-    assert json.loads(modern.adapted(raw, modern=True)) == {"resultType": "complete", **whole}
+    assert json.loads(modern.adapted(raw, modern=True, method="tools/call")) == {
+        "resultType": "complete",
+        **whole,
+    }
     kept = {key: value for key, value in whole.items() if key not in ("resultType", "ttlMs", "cacheScope")}
     if meta and conventions.META_SERVER_INFO in meta:
         rest = {key: value for key, value in meta.items() if key != conventions.META_SERVER_INFO}
         kept = {key: value for key, value in kept.items() if key != "_meta"} | (
             {"_meta": rest} if rest else {}
         )
-    assert json.loads(modern.adapted(raw, modern=False)) == kept
+    assert json.loads(modern.adapted(raw, modern=False, method="tools/call")) == kept
 
 
 def test_members_that_both_eras_know_keep_their_very_bytes() -> None:
     raw = b'{"content":[ {"type":"text","text":"\\u00e9"} ],"n":1.00,"resultType":"complete","ttlMs":5}'
-    assert modern.adapted(raw, modern=True) is raw
-    assert modern.adapted(raw, modern=False) == b'{"content":[ {"type":"text","text":"\\u00e9"} ],"n":1.00}'
+    assert modern.adapted(raw, modern=True, method="tools/call") is raw
+    assert (
+        modern.adapted(raw, modern=False, method="tools/call")
+        == b'{"content":[ {"type":"text","text":"\\u00e9"} ],"n":1.00}'
+    )
     plain = b'{ "content" : [] }'
-    assert modern.adapted(plain, modern=False) is plain
-    assert b'"content":[]' in modern.adapted(plain, modern=True)
+    assert modern.adapted(plain, modern=False, method="tools/call") is plain
+    assert b'"content":[]' in modern.adapted(plain, modern=True, method="tools/call")
+
+
+def test_a_resource_of_the_handshake_era_may_not_be_kept_by_agents_of_the_other() -> None:
+    plain = b'{"contents":[]}'
+    told = json.loads(modern.adapted(plain, modern=True, method="resources/read"))
+    assert told == {"resultType": "complete", "ttlMs": 0, "cacheScope": "private", "contents": []}
+    assert modern.adapted(plain, modern=False, method="resources/read") is plain
+    said = b'{"contents":[],"ttlMs":5,"cacheScope":"public"}'
+    assert json.loads(modern.adapted(said, modern=True, method="resources/read"))["ttlMs"] == 5
 
 
 @pytest.mark.parametrize(

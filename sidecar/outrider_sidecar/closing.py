@@ -112,7 +112,9 @@ def told(order: orders.Order, end: endings.End) -> bytes:
         )
     if end.answer.kind is jsonrpc.AnswerKind.ERROR:
         return jsonrpc.error_raw(subject.id, _error(order, end.answer.payload))
-    return jsonrpc.result(subject.id, modern.adapted(end.answer.payload, modern=subject.modern))
+    return jsonrpc.result(
+        subject.id, modern.adapted(end.answer.payload, modern=subject.modern, method=subject.message.method)
+    )
 
 
 _BAD_REQUESTS = frozenset(

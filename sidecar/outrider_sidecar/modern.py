@@ -31,6 +31,8 @@ _HEAD: exchange.Headers = (
 )
 _NOTHING: Mapping[str, bytes] = {}
 _ONLY_MODERN_MEMBERS = ("resultType", "ttlMs", "cacheScope")
+_ALWAYS_MODERN = {"resultType": b'"complete"'}
+_NEVER_KEPT = {"ttlMs": b"0", "cacheScope": b'"private"'}
 
 
 # Inbound --------------------------------------------------------------------------------------------------------------
@@ -170,15 +172,17 @@ def traced(trace: conventions.Trace) -> exchange.Headers:
 # Between the eras -----------------------------------------------------------------------------------------------------
 
 
-def adapted(raw: bytes, *, modern: bool) -> bytes:
+def adapted(raw: bytes, *, modern: bool, method: str) -> bytes:
     """A server's result as this agent's era writes it; everything else byte for byte as it came.
 
-    Modern agents need `resultType`; legacy ones must not see the members that only the modern era knows, the server's
+    Modern agents need `resultType`, and with a resource how long it may be kept: not at all, when the server's era had no
+    word for it (official clients refuse a result without). Legacy ones must not see the members that only the modern era knows, the server's
     name for itself under a modern `_meta` key included.
     """
     parts = jsonrpc.members(raw)
     if modern:
-        return raw if "resultType" in parts else jsonrpc.spliced({"resultType": b'"complete"', **parts})
+        added = _ALWAYS_MODERN if method != conventions.READ_RESOURCE else {**_ALWAYS_MODERN, **_NEVER_KEPT}
+        return raw if "resultType" in parts else jsonrpc.spliced({**added, **parts})
     kept = {key: value for key, value in parts.items() if key not in _ONLY_MODERN_MEMBERS}
     if conventions.META_SERVER_INFO.encode() in raw and kept.get("_meta", b"").startswith(b"{"):
         meta = jsonrpc.members(kept["_meta"])

@@ -94,9 +94,9 @@ def _result(subject: asked.Asked, wrapped: bytes | None) -> bytes | None:
         return b"{}"
     if method == conventions.LIST_TOOLS:
         page = jsonrpc.spliced({"tools": b"[" + TOOL + b"]", "ttlMs": b"1000", "cacheScope": b'"private"'})
-        return modern.adapted(page, modern=subject.modern)
+        return modern.adapted(page, modern=subject.modern, method=method)
     if method == conventions.CALL_TOOL and wrapped is not None:
-        return modern.adapted(wrapped, modern=subject.modern)
+        return modern.adapted(wrapped, modern=subject.modern, method=method)
     return None
 
 
