@@ -69,11 +69,13 @@ class Pair:
                 if not expected(through):
                     yield f"{name}: not carried as promised: {json.dumps(through)[:600]}"
                 continue
-            heard = [
-                {key: each for key, each in seen.items() if key != "logged" or "logs" in step}
-                for seen in (direct, through)
-            ]
-            yield from _unequal(name, *(_plain(each, self.crossing) for each in heard))
+            yield from _unequal(name, *(self._comparable(step, each) for each in (direct, through)))
+
+    def _comparable(self, step: Mapping[str, Any], told: Mapping[str, Any]) -> Any:
+        """A server of the stateless era logs for those who ask for it: nothing for clients that cannot say a level."""
+        logs = "logs" in step and not (self.crossing and "level" not in self.traveller.does)
+        kept = _plain({key: each for key, each in told.items() if key != "logged" or logs}, self.crossing)
+        return kept if self.traveller.answers else _without(kept, self.place.by_client)
 
     def _carried(self, step: Mapping[str, Any]) -> Any:
         """What must hold of a step that two eras do differently; None when it must be as directly."""
@@ -114,6 +116,22 @@ def _plain(value: Any, crossing: bool) -> Any:
             and not (key == "_meta" and _bare(each))
         }
     return [_plain(each, crossing) for each in value] if isinstance(value, list) else value
+
+
+def _without(value: Any, names: frozenset[str]) -> Any:
+    """Without the tools of these names, in whichever form a client tells them."""
+    if isinstance(value, dict):
+        return {key: _without(each, names) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without(each, names) for each in value if not _is_named(each, names)]
+    return value
+
+
+def _is_named(value: Any, names: frozenset[str]) -> bool:
+    """Whether it is `{"name": name, ...}` or `[name, ...]`."""
+    if isinstance(value, dict):
+        return value.get("name") in names
+    return isinstance(value, list) and bool(value) and isinstance(value[0], str) and value[0] in names
 
 
 def _bare(meta: Any) -> bool:

@@ -20,18 +20,29 @@ KEPT = "kept.txt"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
-    """A server: which eras it speaks, and which server of the same kind a client of the other era is compared at."""
+    """A server: which eras it speaks, and which server of the same kind a client of the other era is compared at.
+
+    `by_client` are tools that it offers only to sessions of clients that declare a capability. The proxy lists a server once for
+    everybody, as a client of all the capabilities that the entry allows; whoever declares less sees these tools too.
+    """
 
     name: str
     modern: bool
     legacy: bool
     compared_at: str = ""
+    by_client: frozenset[str] = frozenset()
 
 
+_BY_CLIENT = frozenset(
+    {
+        "get-roots-list", "trigger-sampling-request", "trigger-elicitation-request", "trigger-url-elicitation",
+        "simulate-research-query",
+    }
+)  # fmt: skip
 PLACES = (
     Place("fixture", modern=True, legacy=True),
     Place("modern only", modern=True, legacy=False, compared_at="fixture"),
-    Place("everything", modern=False, legacy=True),
+    Place("everything", modern=False, legacy=True, by_client=_BY_CLIENT),
     Place("memory", modern=False, legacy=True),
     Place("filesystem", modern=False, legacy=True),
     Place("fastmcp", modern=True, legacy=True),

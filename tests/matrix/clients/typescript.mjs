@@ -58,7 +58,7 @@ class Visitor {
   }
 
   prepared() {
-    const capabilities = { sampling: {}, elicitation: { form: {} }, roots: {} };
+    const capabilities = { sampling: {}, elicitation: { form: {}, url: {} }, roots: {} };
     const more = flavour === "auto" ? { versionNegotiation: { mode: "auto" } } : {};
     const client = new Client({ name: "matrix", version: "1" }, { capabilities, ...more });
     client.setRequestHandler(handle("sampling/createMessage"), async ({ params }) => {
