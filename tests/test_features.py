@@ -112,6 +112,13 @@ def test_an_ask_is_relayed_exactly_when_the_server_was_told_that_it_may_ask(
     assert bool(ruling.why) is not may
 
 
+@hypothesis.given(_CAPABILITIES, _ALLOWED)
+def test_what_a_server_is_told_is_what_it_may_ask_written_down(
+    offered: dict[str, Any], allowed: snapshot.ClientFeatures
+) -> None:
+    assert json.loads(features.told(offered, allowed)) == features.narrowed(offered, allowed)
+
+
 def test_roots_that_are_not_allowed_are_answered_with_none_at_all() -> None:
     ruling = rule("roots/list", {}, allowed=NOTHING)
     assert (ruling.verdict, ruling.answer) == (features.Verdict.ANSWER, b'{"roots":[]}')

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -149,8 +148,7 @@ class Leg:
     ) -> tuple[exchange.Headers, bytes]:
         """Head and body of a governed request in this server's era; `given` goes on with a round, which one of them knows."""
         if self.session is None:
-            offered = features.narrowed(subject.declared, permit.server.features)
-            capabilities = json.dumps(offered).encode() if offered else b"{}"
+            capabilities = features.told(subject.declared, permit.server.features)
             return modern.request(self.call_id, subject, permit, capabilities=capabilities, given=given)
         session, version = self.session.id, self.session.version
         return legacy.request(self.call_id, subject, permit, session=session, version=version)
