@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from typing import Any
 
@@ -139,6 +140,13 @@ def test_an_odd_place_in_a_stream_costs_its_own_call_only(frame: bytes) -> None:
     async def scenario(world: proxies.World, stage: stages.Stage) -> None:
         options = await ground.agent(world, modern=False)
         told = await world.call("query", {"odd": 1}, **options)
+        while not told.messages:  # closed to be polled, as the server did
+            last = re.findall(rb"^id: (\S+)", told.body, re.MULTILINE)[-1].decode()
+            assert re.fullmatch(r"[0-9A-Z]{26}\.[0-9]+", last), "ours, whatever the server's was"
+            head = {"mcp-session-id": options["session"], "mcp-protocol-version": "2025-11-25"}
+            head |= {"accept": "text/event-stream", "last-event-id": last}
+            told = await (await world.send("GET", proxies.PATH, b"", head)).answer()
+            assert told.status == 200
         assert told.result["isError"]
         assert told.reason != "Internal"
         assert (await world.call("query", {"n": 1}, **options)).reason is None

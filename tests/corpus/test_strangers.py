@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import time
 from typing import Any
 
@@ -138,3 +140,55 @@ def test_a_cursor_is_good_for_the_list_it_was_given_with_and_for_no_other() -> N
 
     names = [stages.tool(f"t{n}") for n in range(1_001)]
     ground.run(scenario, stages.Stage(tools=names), stages.Stage(tools=names))
+
+
+def test_an_answer_in_instalments_is_taken_up_by_nobody_but_its_own_session() -> None:
+    go_on = asyncio.Event()
+
+    async def act(line: mcp.Line, heard: stages.Heard) -> bool:
+        if heard.verb == "GET" and heard.headers.get("last-event-id") == "place":
+            await go_on.wait()
+            await line.events()
+            kept = stage.of("tools/call")[-1]
+            await line.event(stages.answer(stage, kept))
+            await line.over()
+            return True
+        if heard.method != "tools/call":
+            return False
+        await line.events()
+        frame = b"id: place\nretry: 50\ndata:\n\n"
+        line.writer.write(b"%x\r\n%b\r\n" % (len(frame), frame))
+        await line.over()
+        return True
+
+    async def scenario(world: proxies.World, stage: stages.Stage) -> None:
+        mine, other = await ground.agent(world, modern=False), await ground.agent(world, modern=False)
+        told = await world.call("query", {"whose": "mine"}, **mine)
+        assert told.messages == []
+        last = re.findall(rb"^id: (\S+)", told.body, re.MULTILINE)[-1].decode()
+        head = {"mcp-protocol-version": "2025-11-25", "accept": "text/event-stream", "last-event-id": last}
+        token = last.partition(".")[0]
+        tricks = [
+            (other, last),
+            (mine, f"{token[:-1]}X.0"),
+            (mine, f"{token}.99999999999"),
+            (mine, "place"),
+            (other, f"{token}.0"),
+        ]
+        strangers = []
+        for options, place in tricks:
+            asked = head | {"mcp-session-id": options["session"], "last-event-id": place}
+            strangers.append(await world.send("GET", proxies.PATH, b"", asked))
+            assert (await strangers[-1].head())[0] == 200
+        right = await world.send("GET", proxies.PATH, b"", head | {"mcp-session-id": mine["session"]})
+        await right.head()
+        go_on.set()
+        [answer] = [each async for each in ground.messages(right, seconds=5.0)]
+        assert json.loads(answer["result"]["content"][0]["text"])["arguments"] == {"whose": "mine"}
+        for asking in strangers:
+            assert [each async for each in ground.messages(asking, seconds=0.3)] == []
+            asking.leave()
+        right.leave()
+
+    stage = stages.Stage("legacy", tools=[stages.tool("query")], act=act)
+    ground.run(scenario, stage)
