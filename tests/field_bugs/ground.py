@@ -126,5 +126,5 @@ async def messages(asking: proxies.Asking, seconds: float = 10.0) -> AsyncIterat
         while b"\n\n" in kept:
             event, _, kept = kept.partition(b"\n\n")
             data = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-            if data:
+            if any(data):  # an event that only primes has none
                 yield json.loads(b"\n".join(data))
