@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Callable
 
@@ -74,6 +75,27 @@ def test_whoever_is_answered_waits_no_more() -> None:
     begun(clock, tired, []).end()
     clock.move(60.0)
     assert tired == []
+
+
+@mcp.behaviour
+async def chatters(line, seen):
+    """Progress for longer than an answer may take, never silent for as long."""
+    await line.events()
+    for at in range(5):
+        await asyncio.sleep(0.25)
+        await line.event(mcp.progress(mcp.token_of(seen), at))
+    await line.event(mcp.result(seen, mcp.text("done")))
+    await line.over()
+
+
+@mcp.behaviour
+async def babbles(line, seen):
+    """Progress without end."""
+    await line.events()
+    for at in range(100):
+        await line.event(mcp.progress(mcp.token_of(seen), at))
+        await asyncio.sleep(0.1)
+    raise ConnectionResetError
 
 
 def test_a_stream_that_speaks_outlives_the_time_for_an_answer_and_one_that_falls_silent_does_not() -> None:

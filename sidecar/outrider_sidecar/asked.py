@@ -47,7 +47,8 @@ class Asked:
         """The client capabilities that hold for this request: its own, or those of its session."""
         if not self.modern:
             return {} if self.agent is None else self.agent.capabilities
-        return agents.declared(self.message.meta.get(conventions.META_CAPABILITIES))
+        given = self.message.meta.get(conventions.META_CAPABILITIES)
+        return agents.declared(given) if given else {}
 
     @property
     def id(self) -> jsonrpc.Id | None:

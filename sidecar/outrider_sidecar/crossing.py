@@ -19,6 +19,10 @@ _NOT_CARRIED: Final = frozenset({"_meta", "task", "inputResponses", "requestStat
 _NOTHING: Final[Mapping[str, bytes]] = {}
 _REMADE: Final = frozenset({"progresstoken", "traceparent", "tracestate"})
 """Folded."""
+_RESERVED: Final = frozenset(
+    {conventions.META_VERSION, conventions.META_CAPABILITIES, conventions.META_CLIENT_INFO}
+)
+"""What is in every request of the stateless era: told apart without looking closer."""
 _REFS: Final = {call.Kind.PROMPT: ("name", "uri"), call.Kind.RESOURCE: ("uri", "name")}
 
 
@@ -66,6 +70,8 @@ def meta(subject: asked.Asked, token: int) -> dict[str, bytes]:
 
 def _carried(key: str) -> bool:
     """Read as a server would that does not care for case (R7)."""
+    if key in _RESERVED:
+        return False
     folded = key.lower() if key.isascii() else rules.fold(key)
     reserved = folded.startswith((conventions.META_PREFIX, conventions.META_OURS))
     return not reserved and folded not in _REMADE

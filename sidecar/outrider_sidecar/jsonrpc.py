@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -160,7 +161,8 @@ def _message(value: dict[str, Any], id_: Id | None, body: bytes) -> Message:
         raise Malformed("_meta must be an object", code=conventions.INVALID_PARAMS)
     _exact(params, _PARAMS)
     _exact(meta, _META)
-    if not isinstance(params.get("arguments", {}), dict | None):
+    given = params.get("arguments")
+    if given is not None and not isinstance(given, dict):
         raise Malformed("arguments must be an object", code=conventions.INVALID_PARAMS)
     if isinstance(ref := params.get("ref"), dict):
         _exact(ref, _REF)
@@ -262,9 +264,22 @@ def error(id_: Id | None, code: int, message: str, data: dict[str, Any] | None =
     return error_raw(id_, msgspec.json.encode(body))
 
 
-def spliced(parts: dict[str, bytes]) -> bytes:
+_KEY_CHARACTERS = 64
+
+
+@functools.lru_cache(maxsize=512)
+def _short(key: str) -> bytes:
+    """As it is written in an object: most are the same few dozen."""
+    return json.dumps(key).encode() + b":"
+
+
+def _key(key: str) -> bytes:
+    return _short(key) if len(key) <= _KEY_CHARACTERS else json.dumps(key).encode() + b":"
+
+
+def spliced(parts: Mapping[str, bytes]) -> bytes:
     """An object of raw members."""
-    return b"{" + b",".join(json.dumps(key).encode() + b":" + value for key, value in parts.items()) + b"}"
+    return b"{" + b",".join([_key(key) + value for key, value in parts.items()]) + b"}"
 
 
 def request(id_: Id | None, method: str, params: dict[str, bytes]) -> bytes:

@@ -24,6 +24,7 @@ _META = {
     conventions.META_CLIENT_INFO: _CLIENT_INFO.encode(),
     conventions.META_CAPABILITIES: b"{}",
 }
+_PLAIN = jsonrpc.spliced(_META)
 _HEAD: exchange.Headers = (
     (b"content-type", b"application/json"),
     (b"accept", b"application/json, text/event-stream"),
@@ -146,10 +147,14 @@ def request(
     if method in governed.MEMBER:
         head = (*head, (conventions.HEADER_NAME, mirrors.encoded(permit.call.name)))
     head = (*head, *mirrors.headers(crossing.mirrored(permit), permit.call.arguments))
-    meta = {**_META, conventions.META_CAPABILITIES: capabilities, **crossing.meta(subject, id_)}
+    extras = crossing.meta(subject, id_)
     if (level := subject.log_level) is not None:
-        meta[conventions.META_LOG_LEVEL] = json.dumps(level).encode()
-    params = {**crossing.params(subject, permit, given), "_meta": jsonrpc.spliced(meta)}
+        extras[conventions.META_LOG_LEVEL] = json.dumps(level).encode()
+    plain = not extras and capabilities == b"{}"
+    meta = (
+        _PLAIN if plain else jsonrpc.spliced({**_META, conventions.META_CAPABILITIES: capabilities, **extras})
+    )
+    params = {**crossing.params(subject, permit, given), "_meta": meta}
     return head, jsonrpc.request(id_, method, params)
 
 

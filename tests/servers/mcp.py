@@ -143,27 +143,6 @@ async def streams(line, seen):
 
 
 @behaviour
-async def chatters(line, seen):
-    """Progress for longer than an answer may take, never silent for as long."""
-    await line.events()
-    for at in range(5):
-        await asyncio.sleep(0.25)
-        await line.event(progress(token_of(seen), at))
-    await line.event(result(seen, text("done")))
-    await line.over()
-
-
-@behaviour
-async def babbles(line, seen):
-    """Progress without end."""
-    await line.events()
-    for at in range(100):
-        await line.event(progress(token_of(seen), at))
-        await asyncio.sleep(0.1)
-    raise ConnectionResetError
-
-
-@behaviour
 async def quiet_stream(line, seen):
     """The answer as the only event of a stream."""
     await line.events()
