@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import pathlib
+import tempfile
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from tests import proxies
-from tests.servers import mcp
+from tests.servers import mcp, stages
 
 from outrider import testing
 
+NAMED = {"tools/call", "prompts/get", "resources/read"}
 both_agents = pytest.mark.parametrize("modern", [True, False], ids=["modern-agent", "legacy-agent"])
 
 
@@ -61,3 +67,71 @@ def test_more_calls_than_there_is_room_for_are_told_to_come_back() -> None:
         assert (await first.answer()).text == "late"
 
     proxies.run(scenario, calls_max=1)
+
+
+KINDS = [
+    ("tools/call", {"name": "echo", "arguments": {"a": [1.50]}}, "echo"),
+    ("prompts/get", {"name": "greet é", "arguments": {"who": "x"}}, "greet é"),
+    ("resources/read", {"uri": "doc://a/b", "future": [1.0]}, "doc://a/b"),
+    ("completion/complete", {"ref": {"type": "ref/prompt", "name": "greet é"}, "argument": {"name": "who", "value": "a"}}, "greet é"),
+    ("completion/complete", {"ref": {"type": "ref/resource", "uri": "doc://{x}"}, "argument": {"name": "x", "value": ""}}, "doc://{x}"),
+]  # fmt: skip
+
+
+@both_agents
+@pytest.mark.parametrize("era", ["modern", "legacy", "dual"])
+@pytest.mark.parametrize(("method", "params", "name"), KINDS)
+def test_every_kind_passes_between_any_two_eras_and_is_recorded_under_its_name(
+    modern: bool, era: str, method: str, params: dict[str, Any], name: str
+) -> None:
+    stage = stages.Stage(
+        era, tools=[stages.tool("echo")], prompts=[stages.prompt("greet é")], resources=[stages.resource("doc://a/b")],
+        templates=[stages.template("doc://{x}")],
+    )  # fmt: skip
+
+    async def scenario(world: proxies.World, stage: stages.Stage) -> None:
+        session = None if modern else await world.open_session()
+        head = (
+            {"mcp_name": f"=?base64?{base64.b64encode(name.encode()).decode()}?="}
+            if modern and method in NAMED
+            else {}
+        )
+        told = await world.ask(proxies.request(method, params), modern=modern, session=session, **head)
+        assert "result" in told.last, told
+        assert told.result.get("resultType") == ("complete" if modern else None)
+        (heard,) = stage.of(method)
+        assert heard.modern is (era == "modern" or (era == "dual" and modern))
+        sent = {key: value for key, value in heard.params.items() if key != "_meta"}
+        assert sent == params
+        (intent,) = world.intents
+        assert (intent.method, intent.tool) == (method, name)
+        assert [each.reason for each in world.outcomes] == ["Allowed"]
+
+    played(scenario, stage)
+
+
+def test_prompts_are_asked_for_by_exposed_name_where_servers_are_merged() -> None:
+    stage = stages.Stage(prompts=[stages.prompt("greet")])
+
+    async def scenario(world: proxies.World, stage: stages.Stage) -> None:
+        asked = proxies.request("prompts/get", {"name": "api__greet"})
+        assert "result" in (await world.ask(asked, path="/mcp", mcp_name="api__greet")).last
+        ref = {"ref": {"type": "ref/prompt", "name": "api__greet"}, "argument": {"name": "who", "value": ""}}
+        assert "result" in (await world.ask(proxies.request("completion/complete", ref), path="/mcp")).last
+        assert [heard.params["name"] for heard in stage.of("prompts/get")] == ["greet"]
+        assert stage.of("completion/complete")[0].params["ref"]["name"] == "greet"
+
+    played(scenario, stage)
+
+
+def played(scenario: Callable[[proxies.World, stages.Stage], Awaitable[None]], stage: stages.Stage) -> None:
+    """One proxy that allows everything of one server."""
+
+    async def main() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            async with stages.playing(stage) as served, proxies.running(pathlib.Path(folder)) as world:
+                rule = testing.a_rule("Allow", "*", prompts=("*",), resources=("*",))
+                world.apply(proxies.a_view(served, rule))
+                await scenario(world, served)
+
+    asyncio.run(asyncio.wait_for(main(), 60))

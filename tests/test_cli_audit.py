@@ -366,3 +366,15 @@ def test_help_loads_neither_rich_nor_asyncio():
     last = "print('rich' in sys.modules, 'asyncio' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", script(last)], capture_output=True, text=True, check=True)
     assert ran.stdout == "False False\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "shown"),
+    [
+        ({"tool": "query"}, "query"), ({"tool": "query", "method": "tools/call"}, "query"), ({}, ""),
+        ({"tool": "greet", "method": "prompts/get"}, "prompts/get greet"),
+        ({"tool": "doc://a", "method": "resources/read"}, "resources/read doc://a"), ({"method": ""}, ""),
+    ],
+)  # fmt: skip
+def test_what_is_no_tool_is_shown_with_its_method(row, shown):
+    assert audit_command._about(row) == shown

@@ -336,7 +336,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         row.get("requestId", row.get("type", "")),
         row.get("principal", row.get("why", "")),
         row.get("server", ""),
-        row.get("tool", ""),
+        _about(row),
         row["decision"],
         row["status"] if row.get("status") == "Open" else reason,
         f"{row['oursMicros'] / 1000:.2f}ms" if "oursMicros" in row else "",
@@ -345,6 +345,12 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     )
     # What a caller chose must not draw on the terminal.
     return tuple("".join(mark if mark.isprintable() else "?" for mark in str(cell)) for cell in cells)
+
+
+def _about(row: dict[str, Any]) -> str:
+    """What was asked for: a tool by its name alone, anything else behind its method."""
+    method, name = row.get("method", "tools/call"), row.get("tool", "")
+    return name if method in ("", "tools/call") else f"{method} {name}".rstrip()
 
 
 def _exit_unless_whole(reader: attempts.Reader) -> None:

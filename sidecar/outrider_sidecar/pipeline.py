@@ -44,6 +44,8 @@ from outrider_sidecar import (
 from outrider_sidecar import current as in_force
 
 _R = decision.Reason
+_UNHEARD = frozenset({conventions.INITIALIZED, conventions.PROGRESS})
+"""Notifications that mean nothing to us; others that are not served are counted as unknown."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -196,7 +198,9 @@ class Pipeline:
         if message.kind is jsonrpc.Kind.NOTIFICATION:
             answers.accepted().give(visit.reply)
             listener = self._notifications.get(message.method)
-            if listener is not None and bound is not None:
+            if listener is None and message.method not in _UNHEARD:
+                self._parts.telemetry.operated("", "", _R.METHOD_UNKNOWN.value, 0.0)
+            elif listener is not None and bound is not None:
                 listener(visit, bound)
             return None
         if bound is None:
