@@ -16,6 +16,8 @@ from tests.servers import mcp, stages
 
 from outrider_sidecar import subscriptions
 
+pytestmark = pytest.mark.slow
+
 RESOURCES = [stages.resource("note://open/a")]
 TEMPLATES = [stages.template("note://open/{id}")]
 

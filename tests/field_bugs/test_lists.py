@@ -26,6 +26,7 @@ RICH = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @ground.both_agents
 @ground.both_servers
 @ground.both_endpoints

@@ -16,6 +16,7 @@ def it():
         yield made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_no_conversation_breaks_hangs_or_gets_anything_past_the_policy(it: bout.Bout, seed: int) -> None:
     command.round_of(it, seed, CONVERSATIONS)
