@@ -15,7 +15,10 @@ def test_a_request_belongs_to_the_session_it_names_and_to_no_other() -> None:
         first, second = [await world.open_session(), await world.open_session()]
         for session in (first, second, first):
             assert (await world.call("echo", modern=False, session=session)).status == 200
-        assert {seen.headers["mcp-session-id"] for seen in peer.calls} == {"s2", "s3"}  # s1 is our own, for the list
+        assert {seen.headers["mcp-session-id"] for seen in peer.calls} == {
+            "s2",
+            "s3",
+        }  # s1 is our own, for the list
         assert len(world.pipeline.agents) == 2
 
     proxies.run(scenario, era="legacy")
