@@ -29,7 +29,8 @@ _BUILD_SECONDS = 280
 class Traveller:
     """`line` starts it; `{...}` words are filled in by `command`. `modern`: it asks for the stateless era first.
 
-    `answers` are the asking requests it can answer; `most` bounds how many steps of a kind it takes where each is a process.
+    `answers`: it can be asked by servers. `most` bounds the steps of a kind where each is a process. `cannot` are names and URIs
+    that it cannot make anything of, wherever they come from.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Traveller:
     modern: bool
     does: frozenset[str] = _ALL
     answers: bool = True
+    cannot: frozenset[str] = frozenset()
     most: int = 100
 
 
@@ -52,6 +54,7 @@ TRAVELLERS = (
     Traveller("FastMCP", ("{fast}", "fast_mcp.py"), modern=True, does=_SIMPLE | {"complete", "cancel"}),
     Traveller(
         "langchain-mcp-adapters", ("{langchain}", "langchain.py"), modern=False, does=_FEW, answers=False,
+        cannot=frozenset({"test_prompt_with_image", "test://static-binary"}),
     ),
     Traveller("inspector legacy", ("{python}", "inspector.py", "legacy"), modern=False, does=_FEW, answers=False, most=1),
     Traveller("inspector auto", ("{python}", "inspector.py", "auto"), modern=True, does=_FEW, answers=False, most=1),
