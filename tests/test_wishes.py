@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -93,3 +94,26 @@ def test_changed_roots_are_told_to_servers_that_may_ask_for_them(shown: bool) ->
             assert json.loads(told[0].raw) == {"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}
 
     play(scenario, "legacy", features=snapshot.ClientFeatures(roots=shown))
+
+
+def test_an_agent_that_wishes_without_end_is_told_of_as_fast_as_servers_listen_and_its_last_wish_counts() -> (
+    None
+):
+    go_on = asyncio.Event()
+
+    async def act(line: mcp.Line, heard: stages.Heard) -> bool:
+        if heard.method == "logging/setLevel":
+            await go_on.wait()
+        return False
+
+    async def scenario(world: proxies.World, stage: stages.Stage) -> None:
+        stage.act = act
+        held = await session(world)
+        await world.call("echo", modern=False, session=held)
+        for level in ("debug", *["info", "notice"] * 50, "error"):
+            assert (await set_level(world, held, level)).result == {}
+        go_on.set()
+        await world.settled()
+        assert [each.params["level"] for each in stage.of("logging/setLevel")] == ["debug", "error"]
+
+    play(scenario, "legacy")
