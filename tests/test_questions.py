@@ -183,3 +183,13 @@ def test_after_the_deadline_nobody_is_asked() -> None:
     room = Room()
     room.ask(deadline=10.0)
     assert (room.on_call, room.answers, len(room.questions)) == ([], [None], 0)
+
+
+def test_ids_begin_where_they_are_told_to() -> None:
+    said: list[bytes] = []
+    one = questions.Questions(
+        call_later=lambda _seconds, _then: Timer(0.0, lambda: None), clock=lambda: 0.0,
+        otherwise=lambda _agent, body: bool(said.append(body)) or True, first=17,
+    )  # fmt: skip
+    one.ask(AGENT, ELICIT, answered=lambda _message: None, deadline=1.0)
+    assert json.loads(said[0])["id"] == 17

@@ -134,6 +134,21 @@ def test_another_agents_answer_is_unknown():
     assert world.take_up(last)[0] is True
 
 
+def test_what_waits_of_all_answers_is_bounded_and_the_oldest_gives_way(monkeypatch):
+    monkeypatch.setattr(resuming, "WAITING_BYTES_MAX", 150_000)
+    first, second = World(), World()
+    second.out._store = first.store  # one sidecar
+    first_last, second_last = first.polled(), second.polled()
+    for world in (first, second):
+        world.out.notify(b"x" * 100_000)
+    assert first.take_up(first_last)[0] is False
+    first.out.answer(ANSWER)  # nobody will come for it
+    assert not first.out.waiting
+    found, wire = first.store.take_up(second.agent, second_last, kept := Wire()), None
+    assert (found, wire) == (True, None)
+    assert [each.data for each in said(kept)] == [b"x" * 100_000]
+
+
 def test_what_waits_is_bounded_and_the_answer_is_never_what_is_dropped():
     world = World()
     last = world.polled()

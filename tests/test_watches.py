@@ -36,7 +36,7 @@ def about(event="event-1"):
 
 def test_it_is_recorded_once_when_it_begins_and_once_when_it_ends():
     async def scenario(world):
-        watch = watches.begun(world.parts, about(), permit(world))
+        watch = watches.begun(world.parts, about(), permit(world), watches.Room())
         assert watch.uri == "file:///a"
         assert [(each.event, each.tool) for each in world.intents] == [("event-1", "file:///a")]
         watch.close(decision.Reason.NOT_ALLOWED, detail="policy has changed")
@@ -50,7 +50,7 @@ def test_it_is_recorded_once_when_it_begins_and_once_when_it_ends():
 
 def test_it_counts_as_one_call_and_holds_nothing_while_it_lasts():
     async def scenario(world):
-        watch = watches.begun(world.parts, about(), permit(world))
+        watch = watches.begun(world.parts, about(), permit(world), watches.Room())
         assert world.parts.ledger.holds == 0
         assert [row.spent for row in world.parts.ledger.standing(0)] == [budgets.MICRO]
         verdict = decide.decide(
@@ -72,11 +72,26 @@ def test_what_cannot_be_recorded_begins_only_where_the_entry_says_so(monkeypatch
         monkeypatch.setattr(world.parts.journal, "intent", broken)
         if deny:
             with pytest.raises(watches.Unrecorded):
-                watches.begun(world.parts, about(), permit(world))
+                watches.begun(world.parts, about(), permit(world), watches.Room())
         else:
-            watches.begun(world.parts, about(), permit(world)).close()
+            watches.begun(world.parts, about(), permit(world), watches.Room()).close()
         assert world.parts.ledger.holds == 0
         assert world.outcomes == []
         await asyncio.sleep(0)
 
     world_of(scenario, audit=snapshot.AuditRules(on_unavailable_deny=deny))
+
+
+def test_there_is_room_for_so_many_and_an_ended_one_makes_some(monkeypatch):
+    monkeypatch.setattr(watches, "WATCHES_MAX", 2)
+
+    async def scenario(world):
+        room = watches.Room()
+        held = [watches.begun(world.parts, about(f"e{n}"), permit(world), room) for n in range(2)]
+        assert room.full
+        held[0].close()
+        held[0].close()
+        assert (room.full, room.taken) == (False, 1)
+        held[1].close()
+
+    world_of(scenario)

@@ -88,7 +88,8 @@ class Pipeline:
             wall=parts.wall,
         )  # fmt: skip
         self.questions = questions.Questions(
-            call_later=gate.call_later, clock=parts.clock, otherwise=self.listeners.offer
+            call_later=gate.call_later, clock=parts.clock, otherwise=self.listeners.offer,
+            first=int(parts.wall() * 10) % 2**31,
         )  # fmt: skip
         self._inquiries = inquiries.Desk(judge, self.questions, parts.servers.tell, parts.spawn)
         host = interviews.Host(

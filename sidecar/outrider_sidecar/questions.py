@@ -35,7 +35,10 @@ class _Open:
 
 
 class Questions:
-    """`otherwise` says something to an agent outside of any call, False when it cannot; `clock` is loop time."""
+    """`otherwise` says something to an agent outside of any call, False when it cannot; `clock` is loop time.
+
+    `first` is the first id: another in each life of the process, or an answer to a question of the last one would fit.
+    """
 
     def __init__(
         self,
@@ -43,12 +46,13 @@ class Questions:
         call_later: streams.CallLater,
         clock: Callable[[], float],
         otherwise: Callable[[agents.Agent, bytes], bool],
+        first: int = 1,
     ) -> None:
         self._call_later = call_later
         self._clock = clock
         self._otherwise = otherwise
         self._open: dict[str, dict[int, _Open]] = collections.defaultdict(dict)
-        self._last = 0
+        self._last = first - 1
 
     def __len__(self) -> int:
         return sum(map(len, self._open.values()))

@@ -16,6 +16,9 @@ from outrider_sidecar import agents, exchange, ids, streams
 ANSWERS_MAX = 1_000
 """Answers that can be taken up; those on top come in one stream, as before a server polls."""
 
+WAITING_BYTES_MAX = 67_108_864
+"""What waits of all answers together; then the oldest of them waits no longer."""
+
 KEPT_SECONDS = 60.0
 """How long an answer waits for an agent that does not take it up."""
 
@@ -29,6 +32,7 @@ class Answers:
         self.call_later = call_later
         self._ids = identifiers
         self._open: dict[str, Resumable] = {}
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._open)
@@ -43,6 +47,15 @@ class Answers:
 
     def forget(self, token: str) -> None:
         self._open.pop(token, None)
+
+    def weigh(self, size: int) -> None:
+        """So many bytes more wait, or fewer. Makes room by what was begun first."""
+        self._bytes += size
+        while self._bytes > WAITING_BYTES_MAX:
+            oldest = next((each for each in self._open.values() if each.waiting), None)
+            if oldest is None:
+                return
+            oldest.forget()
 
     def take_up(self, agent: agents.Agent, last: str, reply: exchange.Reply) -> bool:
         """Goes on with an answer behind its event `last`; False when there is none of this agent's."""
@@ -66,6 +79,7 @@ class Resumable:
         "_away",
         "_bytes",
         "_flight",
+        "_forgotten",
         "_gone",
         "_last",
         "_number",
@@ -96,12 +110,17 @@ class Resumable:
         self._number = 0
         self._waiting: list[tuple[int, bytes]] = []
         self._bytes = 0
-        self._away = self._last = False
+        self._away = self._last = self._forgotten = False
         self._timer: streams.Timer | None = None
 
     @property
     def streaming(self) -> bool:
         return bool(self._token) or self._out.streaming
+
+    @property
+    def waiting(self) -> bool:
+        """Something waits for the agent to take it up."""
+        return bool(self._waiting)
 
     @property
     def ended(self) -> bool:
@@ -159,7 +178,8 @@ class Resumable:
         if not before.ended:
             before.last(b"\n")  # the newest stream wins
         self._out.frame(b"id: %b.%d\ndata: \n\n" % (self._token.encode(), after))  # as it began
-        waiting, self._waiting, self._bytes = self._waiting, [], 0
+        waiting = self._waiting
+        self._drop()
         for number, frame in waiting:
             if number > after:
                 self._write(frame, last=self._last and number == self._number)
@@ -169,8 +189,9 @@ class Resumable:
 
     def forget(self) -> None:
         """Nobody can take it up any more."""
+        self._forgotten = True
         self._store.forget(self._token)
-        self._waiting.clear()
+        self._drop()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -182,6 +203,9 @@ class Resumable:
         frame = b"id: %b.%d\n%b" % (self._token.encode(), self._number, streams.encode_event(message))
         if not self._away and not self._out.ended:
             return self._write(frame, last=last)
+        if self._forgotten:
+            return True
+        before = self._bytes
         self._waiting.append((self._number, frame))
         self._bytes += len(frame)
         while len(self._waiting) > streams.FRAMES_MAX or (
@@ -190,7 +214,13 @@ class Resumable:
             self._bytes -= len(self._waiting.pop(0)[1])  # the answer, which comes last, is kept
         if last:
             self._timer = self._store.call_later(KEPT_SECONDS, self.forget)
+        self._store.weigh(self._bytes - before)
         return True
+
+    def _drop(self) -> None:
+        """Nothing waits any more."""
+        size, self._waiting, self._bytes = self._bytes, [], 0
+        self._store.weigh(-size)
 
     def _write(self, frame: bytes, *, last: bool) -> bool:
         if not last:

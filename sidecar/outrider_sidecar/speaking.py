@@ -132,7 +132,8 @@ class Speaking:
         )
         seat = self._seat(agent)
         verdict = decide.decide(bound, subject, self._desk.parts.ledger, now=self._desk.parts.wall())
-        if isinstance(verdict, decision.Permit) and len(seat.watches) < URIS_MAX:
+        room = len(seat.watches) < URIS_MAX and not self._desk.room.full
+        if isinstance(verdict, decision.Permit) and room:
             if (hub.origin_of(verdict), uri) in seat.watches:
                 self._answer(visit)
                 return None
@@ -145,7 +146,7 @@ class Speaking:
 
     async def _subscribed(self, visit: visits.Visit, seat: seats.Seat, permit: decision.Permit) -> None:
         try:
-            watch = watches.begun(self._desk.parts, visit.about, permit)
+            watch = watches.begun(self._desk.parts, visit.about, permit, self._desk.room)
         except watches.Unrecorded:
             self._refused(visit, decision.Objection(_R.AUDIT_UNAVAILABLE, visible=True))
             return

@@ -33,7 +33,7 @@ from outrider_sidecar import (
 
 LISTENERS_MAX = 1_000
 URIS_MAX = 1_000
-"""Resources on one stream; those on top are not acknowledged."""
+"""Resources on one stream; those on top are not acknowledged, nor those for which there is no room."""
 
 LIVE_SECONDS = 3.0
 """How long the acknowledgment waits for servers to be listened to; they are listened to all the same when it takes longer."""
@@ -50,6 +50,7 @@ class Desk:
     audience: audience.Audience
     catalogue: lists.Lists
     ids: ids.Ids
+    room: watches.Room = dataclasses.field(default_factory=watches.Room)
 
 
 class _Stream:
@@ -160,14 +161,14 @@ class Subscriptions:
         """Decides about each resource. What may not be heard is left out of the acknowledgment, and recorded."""
         desk, visit = self._desk, stream.visit
         for uri in uris:
-            if visit.server is None or not subscribes(desk.catalogue, visit.server):
+            if visit.server is None or desk.room.full or not subscribes(desk.catalogue, visit.server):
                 continue
             subject = call.Call(visit.server, uri, None, call.Kind.RESOURCE, call.Method.SUBSCRIBE)
             verdict = decide.decide(bound, subject, desk.parts.ledger, now=desk.parts.wall())
             if isinstance(verdict, decision.Permit):
                 about = dataclasses.replace(visit.about, request_id=desk.ids.next())
                 try:
-                    stream.watches.append(watches.begun(desk.parts, about, verdict))
+                    stream.watches.append(watches.begun(desk.parts, about, verdict, desk.room))
                 except watches.Unrecorded:
                     continue
                 origin = audience.origin_of(verdict)

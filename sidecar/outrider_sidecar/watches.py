@@ -17,6 +17,23 @@ log = logging.getLogger("outrider")
 _R = decision.Reason
 
 
+WATCHES_MAX = 10_000
+"""Subscriptions of all agents together: each is kept, followed and compared with what servers say."""
+
+
+class Room:
+    """How many subscriptions there are."""
+
+    __slots__ = ("taken",)
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    @property
+    def full(self) -> bool:
+        return self.taken >= WATCHES_MAX
+
+
 class Unrecorded(Exception):
     """It cannot be recorded, so it may not begin."""
 
@@ -24,9 +41,9 @@ class Unrecorded(Exception):
 class Watch:
     """`about` has an event of its own. Made only by `begun`."""
 
-    __slots__ = ("_about", "_began", "_charges", "_ended", "_parts", "_recorded", "permit")
+    __slots__ = ("_about", "_began", "_charges", "_ended", "_parts", "_recorded", "_room", "permit")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- made by `begun` alone
         self,
         parts: orders.Parts,
         about: records.About,
@@ -34,7 +51,10 @@ class Watch:
         charges: tuple[budgets.Charge, ...],
         *,
         recorded: bool,
+        room: Room,
     ) -> None:
+        self._room = room
+        room.taken += 1
         self.permit = permit
         self._charges = charges
         self._parts = parts
@@ -57,6 +77,7 @@ class Watch:
         if self._ended:
             return
         self._ended = True
+        self._room.taken -= 1
         if self._recorded:
             outcome = audit.Outcome(
                 event=self._about.request_id,
@@ -70,8 +91,8 @@ class Watch:
             self._parts.journal.outcome(outcome)
 
 
-def begun(parts: orders.Parts, about: records.About, permit: decision.Permit) -> Watch:
-    """Counts it and writes that it begins. Raises Unrecorded."""
+def begun(parts: orders.Parts, about: records.About, permit: decision.Permit, room: Room) -> Watch:
+    """Counts it and writes that it begins; whether there is room is asked before. Raises Unrecorded."""
     hold = parts.ledger.reserve(permit.reservations, parts.wall())
     recorded = _recorded(parts, about, permit, hold)
     if not recorded and permit.server.audit.on_unavailable_deny:
@@ -82,7 +103,7 @@ def begun(parts: orders.Parts, about: records.About, permit: decision.Permit) ->
         log.warning("budget threshold reached", extra=fields)
     rule = permit.rules[0]
     parts.telemetry.decided(rule.object, rule.rule, "allow", _R.ALLOWED.value)
-    return Watch(parts, about, permit, hold.charges(0), recorded=recorded)
+    return Watch(parts, about, permit, hold.charges(0), recorded=recorded, room=room)
 
 
 def _recorded(parts: orders.Parts, about: records.About, permit: decision.Permit, hold: ledger.Hold) -> bool:
