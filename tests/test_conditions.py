@@ -277,17 +277,20 @@ def test_every_reason_says_what_it_means() -> None:
     assert all(reason.doc.endswith(".") or reason.doc.endswith("?") for reason in conditions.Reason)
 
 
-def test_prompts_and_instructions_stand_in_the_status_until_the_server_has_them_no_more() -> None:
+def test_prompts_resources_and_instructions_stand_in_the_status_until_the_server_has_them_no_more() -> None:
     seen = dataclasses.replace(
-        SEEN, prompts=(("greet", "sha256:3"),), prompt_count=7, instructions="sha256:4"
-    )
+        SEEN, prompts=(("greet", "sha256:3"),), prompt_count=7, instructions="sha256:4",
+        resources="sha256:5", resource_count=3, template_count=1,
+    )  # fmt: skip
     before = status(dataclasses.replace(OF_SERVER, observation=seen))
     assert before["promptCount"] == 7
     assert before["prompts"] == [{"name": "greet", "fingerprint": "sha256:3"}]
     assert before["instructionsFingerprint"] == "sha256:4"
+    assert (before["resourceCount"], before["resourceTemplateCount"]) == (3, 1)
+    assert before["resourcesFingerprint"] == "sha256:5"
     untold = status(OF_SERVER, before)
     assert untold["prompts"] == before["prompts"]
     none = dataclasses.replace(SEEN, prompts=())
     without = status(dataclasses.replace(OF_SERVER, observation=none), before)
-    assert not {"promptCount", "prompts", "instructionsFingerprint"} & set(without)
+    assert not set(conditions._BESIDES_TOOLS) & set(without)
     assert without["tools"] == before["tools"]

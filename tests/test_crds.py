@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXTS = resources.crds()
 POLICIES = resources.field_policies()
 EVERYTHING = {**TEXTS, **POLICIES}
-REVISION = (5, "cb7190e499b5f311c2e892752ade4ee6eb4e3a3341f82a7e6715bde644c43302")
+REVISION = (5, "9fc18f9fbdbf4592fd96d3c160958eae72833aefafd03f11fb0076f9c97a3a34")
 """The live revision and the digest of everything in crds/."""
 
 

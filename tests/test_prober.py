@@ -143,7 +143,7 @@ def test_every_server_is_listed_and_what_it_says_is_in_the_catalogue(tmp_path: p
     run(tmp_path, scenario)
 
 
-def test_prompts_and_instructions_are_in_the_catalogue_and_what_cannot_be_listed_costs_no_tools(
+def test_prompts_resources_and_instructions_are_in_the_catalogue_and_what_cannot_be_listed_costs_no_tools(
     tmp_path: pathlib.Path,
 ) -> None:
     async def act(line: mcp.Line, heard: stages.Heard) -> bool:
@@ -159,7 +159,10 @@ def test_prompts_and_instructions_are_in_the_catalogue_and_what_cannot_be_listed
 
     async def scenario(site: Site, process: asyncio.subprocess.Process) -> None:
         prompts = [stages.prompt("greet", title="é"), stages.prompt("say hello")]
-        stage = stages.Stage("modern", tools=[stages.tool("t")], prompts=prompts, page=1, act=act)
+        resources = [stages.resource("file:///a"), stages.resource("file:///b")]
+        stage = stages.Stage(
+            "modern", tools=[stages.tool("t")], prompts=prompts, resources=resources, page=1, act=act
+        )
         async with stages.playing(stage):
             site.publish(("whole", stage.url), ("broken", f"{stage.url}/broken"))
             await site.until(lambda: len(site.store.seen()) == 2)
@@ -170,7 +173,9 @@ def test_prompts_and_instructions_are_in_the_catalogue_and_what_cannot_be_listed
             assert found.instructions == fingerprints.of_text("Use greet first.")
             assert (broken.reachable, broken.prompts) == (True, ())
             assert [name for name, _ in found.tools] == [name for name, _ in broken.tools] == ["t"]
-            assert stage.of("resources/list") == []
+            assert (found.resource_count, found.template_count) == (2, 0)
+            assert found.resources.startswith("sha256:")
+            assert broken.resources == found.resources
 
     run(tmp_path, scenario)
 

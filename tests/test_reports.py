@@ -31,6 +31,9 @@ def test_a_report_comes_out_as_it_went_in() -> None:
         prompts=(("say hello", MARK),),
         prompt_count=700,
         instructions=MARK,
+        resources=MARK,
+        resource_count=3,
+        template_count=1,
     )
     failed = reports.Seen(server="crm/other", error="the connection was refused")
     made = reports.Report(servers=(seen, failed))
@@ -61,6 +64,8 @@ def test_an_answer_comes_out_as_it_went_in() -> None:
         (body(prompts=[["x", MARK]] * 501), "$.servers[0].prompts"),
         (body(instructions="Use query first."), "$.servers[0].instructions"),
         (body(prompt_count=-1), "$.servers[0].prompt_count"),
+        (body(resources="file:///a"), "$.servers[0].resources"),
+        (body(template_count=-1), "$.servers[0].template_count"),
         (json.dumps({"servers": [SEEN] * 501}).encode(), "$.servers"),
         (b"nonsense", ""),
     ],

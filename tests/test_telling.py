@@ -289,3 +289,38 @@ def test_of_very_many_prompts_the_first_by_name_are_told_and_all_are_counted() -
         assert seen.prompts[0][0] == "p0001"
 
     run(scenario)
+
+
+def with_resources(*uris: str, templates: tuple[str, ...] = (), **more: Any) -> catalog.Definitions:
+    raws = [json.dumps({"uri": uri, "name": uri}).encode() for uri in uris]
+    forms = [json.dumps({"uriTemplate": text, "name": text}).encode() for text in templates]
+    made = catalog.definitions((), resources=raws, templates=forms)
+    return dataclasses.replace(testing.tools("a"), resources=made.resources, templates=made.templates, **more)
+
+
+def test_resources_and_templates_are_told_by_one_fingerprint_which_any_change_changes() -> None:
+    async def scenario(operator: Operator, made: telling.Telling) -> None:
+        def seen() -> tuple[str, int, int]:
+            found = operator.store.seen()[CRM]
+            return found.resources, found.resource_count, found.template_count
+
+        await made.listed(CRM, with_resources("file:///a", "file:///b", templates=("db://{id}",)), WHO)
+        await operator.until(lambda: CRM in operator.store.seen())
+        first, *counts = seen()
+        assert (first.startswith("sha256:"), counts) == (True, [2, 1])
+        await made.listed(
+            CRM, with_resources("file:///b", "file:///a", templates=("db://{id}",)), WHO, always=True
+        )
+        await operator.until(lambda: len(operator.taken) == 2)
+        assert seen() == (first, 2, 1), "an order says nothing"
+        await made.listed(CRM, with_resources("file:///a", templates=("db://{id}", "file:///b")), WHO)
+        await operator.until(lambda: seen()[1:] == (1, 2))
+        assert seen()[0] != first
+        unobserved = frozenset({call.Kind.RESOURCE})
+        await made.listed(CRM, with_resources(unobserved=unobserved), WHO, always=True)
+        await operator.until(lambda: operator.taken[-1].servers[-1].resources is None)
+        assert seen()[1:] == (1, 2), "what could not be listed is what was listed last"
+        await made.listed(CRM, with_resources(), WHO, always=True)
+        await operator.until(lambda: seen() == ("", 0, 0))
+
+    run(scenario)

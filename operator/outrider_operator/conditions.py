@@ -339,15 +339,20 @@ def _catalogue(facts: Facts, previous: Mapping[str, Any]) -> Status:
     return {**kept, **found}
 
 
-_BESIDES_TOOLS = ("promptCount", "prompts", "instructionsFingerprint")
+_BESIDES_TOOLS = (
+    "promptCount", "prompts", "resourceCount", "resourceTemplateCount", "resourcesFingerprint", "instructionsFingerprint",
+)  # fmt: skip
 
 
 def _besides_tools(seen: observations.Observation) -> Status:
-    """Prompts and instructions change what a model does as tools do; absent of a server that has none."""
+    """Prompts, resources and instructions change what a model does as tools do; absent of a server that has none."""
     found: Status = {}
     if seen.prompts:
         listed = [{"name": name, "fingerprint": mark} for name, mark in seen.prompts]
         found = {"promptCount": max(seen.prompt_count, len(listed)), "prompts": listed[:PROMPTS_MAX]}
+    if seen.resources:
+        found |= {"resourceCount": seen.resource_count, "resourceTemplateCount": seen.template_count}
+        found["resourcesFingerprint"] = seen.resources
     if seen.instructions:
         found["instructionsFingerprint"] = seen.instructions
     return found

@@ -30,7 +30,8 @@ Tools = tuple[tuple[str, str], ...]
 class Observation:
     """One server as it was last seen, at `seen_at` (Unix seconds).
 
-    `prompts` are the first by name of `prompt_count`, None when no prober has told; `instructions` is the fingerprint of those the server gives, '' for none.
+    `prompts` are the first by name of `prompt_count`, None when no prober has told; `instructions` and `resources` are the
+    fingerprints of those the server gives, '' for none.
     `reachable` None: not tried yet. `tools`: (name, fingerprint), kept while the server is away; of those beyond the first 500 the
     fingerprint is ''. `complete` False: there are more than are held. `differing`: the pods that are shown other definitions, and
     in what.
@@ -48,6 +49,9 @@ class Observation:
     prompts: Tools | None = None
     prompt_count: int = 0
     instructions: str = ""
+    resources: str = ""
+    resource_count: int = 0
+    template_count: int = 0
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -79,6 +83,9 @@ class Probe(_Part, frozen=True):
     prompts: Tools = ()
     prompt_count: int = 0
     instructions: str = ""
+    resources: str = ""
+    resource_count: int = 0
+    template_count: int = 0
 
 
 class Group(_Part, frozen=True):
@@ -130,6 +137,9 @@ def merged(entries: Iterable[Entry], contents: Mapping[str, Listed]) -> Observat
         prompts=good.prompts,
         prompt_count=good.prompt_count,
         instructions=good.instructions,
+        resources=good.resources,
+        resource_count=good.resource_count,
+        template_count=good.template_count,
         total=listed.total,
         complete=listed.total == len(listed.tools),
     )

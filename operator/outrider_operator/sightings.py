@@ -298,16 +298,18 @@ class Sightings:
         at = now - seen.age_seconds
         same = before is not None and before.digest == seen.digest
         info = {"name": seen.server_name, "version": seen.server_version}
-        # Prompts that could not be listed this time are still those that were listed last.
+        # What could not be listed this time is still what was listed last.
         prompts, count = (seen.prompts, seen.prompt_count) if seen.prompts is not None else (
             ((), 0) if before is None else (before.prompts, before.prompt_count)
         )  # fmt: skip
+        told = before if seen.resources is None and before is not None else seen
         held.probes[who.uid] = observations.Probe(
             who.uid, at, good_at=at, since=before.since if same and before is not None else at,
             digest=seen.digest, unusable=seen.unusable,
             server_info={key: text for key, text in info.items() if text},
             protocol_versions=seen.protocol_versions, prompts=tuple(sorted(prompts)), prompt_count=count,
-            instructions=seen.instructions,
+            instructions=seen.instructions, resources=told.resources or "", resource_count=told.resource_count,
+            template_count=told.template_count,
         )  # fmt: skip
         _bounded(held)
 

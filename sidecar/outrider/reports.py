@@ -47,7 +47,8 @@ class Seen(_Told, frozen=True, kw_only=True):
 
     `error` '': it listed tools, and `digest` is what their list is called by (fingerprints.digest). Else why it did not, for
     people. `tools`: (name, fingerprint) of all of them, or None: ask if you do not know the digest. `prompts`: the first of them
-    by name, None when they could not be listed; there are `prompt_count`. `instructions`: the fingerprint of what the server says
+    by name, None when they could not be listed; there are `prompt_count`. `resources`: what the list of resources and templates is
+    called by, '' for none, None when it could not be listed. `instructions`: the fingerprint of what the server says
     about its use, '' when it says nothing.
     """
 
@@ -63,6 +64,9 @@ class Seen(_Told, frozen=True, kw_only=True):
     prompts: Annotated[tuple[_Prompt, ...], msgspec.Meta(max_length=PROMPTS_MAX)] | None = None
     prompt_count: Annotated[int, msgspec.Meta(ge=0, le=catalog.TOOLS_MAX)] = 0
     instructions: _Mark = ""
+    resources: _Mark | None = None
+    resource_count: Annotated[int, msgspec.Meta(ge=0, le=catalog.TOOLS_MAX)] = 0
+    template_count: Annotated[int, msgspec.Meta(ge=0, le=catalog.TOOLS_MAX)] = 0
 
 
 class Report(_Told, frozen=True, kw_only=True):

@@ -231,18 +231,19 @@ class Servers:
                 await self._say(bound, server_id, server, session, (b"", "DELETE"))
 
     async def visit(self, server_id: names.ServerId) -> lists.Listing:
-        """As a stranger would: meets the server anew, drains its tools and prompts, takes its leave. Raises lists.ListingFailed.
+        """As a stranger would: meets the server anew, drains its lists, takes its leave. Raises lists.ListingFailed.
 
-        Nobody else may be asking the same server: what is remembered of it is forgotten first. Prompts that cannot be listed
-        stay unobserved.
+        Nobody else may be asking the same server: what is remembered of it is forgotten first. Prompts and resources that cannot
+        be listed stay unobserved.
         """
         self._servers.pop(server_id, None)
         try:
             listing = await self.listing(server_id, call.Kind.TOOL)
-            with contextlib.suppress(lists.ListingFailed):
-                prompts = await self.listing(server_id, call.Kind.PROMPT)
-                joined = lists.joined(listing.definitions, prompts.definitions)
-                listing = dataclasses.replace(listing, definitions=joined)
+            for kind in (call.Kind.PROMPT, call.Kind.RESOURCE):
+                with contextlib.suppress(lists.ListingFailed):
+                    more = await self.listing(server_id, kind)
+                    joined = lists.joined(listing.definitions, more.definitions)
+                    listing = dataclasses.replace(listing, definitions=joined)
             return listing
         finally:
             met, bound = self._servers.get(server_id), self._current.bound

@@ -53,7 +53,7 @@ class Pace:
 @dataclasses.dataclass(slots=True)
 class _View:
     """One server as seen last. `mark` is of the bytes it listed; `tools` None: not held, to be listed again when asked for;
-    `prompts` None: not observed.
+    `prompts` and `resources` None: not observed.
 
     `fresh`: to be told; `whole`: with its tools; `asked`: its tools were wanted and are not held.
     """
@@ -65,6 +65,9 @@ class _View:
     tools: tuple[tuple[str, str], ...] | None = None
     prompts: tuple[tuple[str, str], ...] | None = None
     prompt_count: int = 0
+    resources: str | None = None
+    resource_count: int = 0
+    template_count: int = 0
     unusable: int = 0
     introduction: introductions.Introduction = dataclasses.field(default_factory=introductions.Introduction)
     fresh: bool = True
@@ -92,7 +95,7 @@ class Telling:
     async def listed(
         self, server: names.ServerId, found: catalog.Definitions, who: introductions.Introduction, *, always: bool = False
     ) -> None:  # fmt: skip
-        """A server has listed its tools, and its prompts when they are observed. Unless `always`, the same as before is no news."""
+        """A server has listed its tools, and whatever else is observed. Unless `always`, the same as before is no news."""
         mark = _mark(found)
         held = self._views.get(server)
         if held is None or held.mark != mark:
@@ -104,6 +107,8 @@ class Telling:
                     await asyncio.sleep(0)
             fresh.digest, fresh.unusable = fingerprints.digest(pairs), len(found.dropped)
             fresh.prompts, fresh.prompt_count = await _prompts(found), len(found.prompts)
+            fresh.resources = await _resources(found)
+            fresh.resource_count, fresh.template_count = len(found.resources), len(found.templates)
             fresh.whole = held is not None and held.asked
             self._drop(server)
             if self._held + len(pairs) <= TOOLS_HELD_MAX or fresh.whole:
@@ -194,6 +199,7 @@ class Telling:
             unusable=held.unusable, server_name=held.introduction.name, server_version=held.introduction.version,
             protocol_versions=held.introduction.protocol_versions, prompts=held.prompts, prompt_count=held.prompt_count,
             instructions=fingerprints.of_text(held.introduction.instructions) if held.introduction.instructions else "",
+            resources=held.resources, resource_count=held.resource_count, template_count=held.template_count,
         )  # fmt: skip
 
     def _wanted(self, server: names.ServerId | None) -> None:
@@ -240,10 +246,28 @@ async def _prompts(found: catalog.Definitions) -> tuple[tuple[str, str], ...] | 
     return tuple(pairs)
 
 
+async def _resources(found: catalog.Definitions) -> str | None:
+    """One fingerprint of resources and templates together, "" without any; None when they are not observed.
+
+    There may be thousands, with names that say nothing to a reader of a status: that something has changed is what can be seen.
+    """
+    if call.Kind.RESOURCE in found.unobserved:
+        return None
+    pairs = []
+    for index, each in enumerate((*found.resources, *found.templates)):
+        pairs.append((each.name, fingerprints.of(each.raw)))
+        if index % SLICE_TOOLS == SLICE_TOOLS - 1:
+            await asyncio.sleep(0)
+    return f"sha256:{fingerprints.digest(pairs)}" if pairs else ""
+
+
 def _mark(found: catalog.Definitions) -> bytes:
     """Of the bytes as they came: cheap, so that only a list that changed is fingerprinted."""
-    made = hashlib.sha256(b"%d;" % (call.Kind.PROMPT in found.unobserved))
-    for each in (*found.tools, *found.prompts):
-        made.update(b"%d\0%b" % (len(each.raw), each.raw))
+    unobserved = (call.Kind.PROMPT in found.unobserved, call.Kind.RESOURCE in found.unobserved)
+    made = hashlib.sha256(b"%d%d;" % unobserved)
+    for listed in (found.tools, found.prompts, found.resources, found.templates):
+        made.update(b"%d;" % len(listed))
+        for each in listed:
+            made.update(b"%d\0%b" % (len(each.raw), each.raw))
     made.update(b"%d" % len(found.dropped))
     return made.digest()

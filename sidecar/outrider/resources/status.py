@@ -131,6 +131,12 @@ _SERVER: dict[str, Any] = {
             },
         },
     },
+    "resourceCount": _count("How many resources it lists."),
+    "resourceTemplateCount": _count("How many templates of resources it lists."),
+    "resourcesFingerprint": _text(
+        "The digest of the definitions of all its resources and templates; any change of one changes this.",
+        128,
+    ),
     "instructionsFingerprint": _text(
         "The digest of what it says to models about its use; empty when it says nothing.", 128
     ),
