@@ -120,7 +120,11 @@ class Reply:
         """The JSON-RPC messages in it, whether it is one JSON body or an event stream."""
         if self.headers.get("content-type", "").startswith("text/event-stream"):
             lines = self.body.decode().splitlines()
-            return [json.loads(line.removeprefix("data:")) for line in lines if line.startswith("data:")]
+            return [
+                json.loads(line.removeprefix("data:"))
+                for line in lines
+                if line.removeprefix("data:").strip() and line.startswith("data:")
+            ]
         return [json.loads(self.body)]
 
     @property

@@ -6,6 +6,7 @@ from __future__ import annotations
 from tests.worlds import CALLS, allow, budget, deny, policy, server, world
 
 from outrider import compile as compiler
+from outrider import snapshot
 from outrider_operator import conditions, fleet, pods, receipts
 
 BOT, CAT = ("agents", "bot"), ("agents", "cat")
@@ -21,7 +22,7 @@ def running(*given):
 
 
 def receipt(name, acked="", *, subject=BOT, **more):
-    return receipts.Receipt(subject, name, "agents", 2, offered=acked, acked=acked, **more)
+    return receipts.Receipt(subject, name, "agents", snapshot.SCHEMA, offered=acked, acked=acked, **more)
 
 
 def heard(**given):

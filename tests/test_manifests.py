@@ -56,7 +56,7 @@ def test_a_misspelt_field_is_named_with_its_line_and_the_field_that_was_meant() 
         POLICY.replace("NAME", "a").replace("effect: Allow", "effect: Deny").replace("from:", "form:")
     )
     assert str(found) == (
-        'a.yaml:9: spec.rules[0].form: unknown field; did you mean "from"? Allowed: effect, from, message, name, tools'
+        'a.yaml:9: spec.rules[0].form: unknown field; did you mean "from"? Allowed: effect, from, message, name, prompts, resources, tools'
     )
 
 

@@ -60,7 +60,7 @@ def test_every_problem_is_told_with_path_and_remedy() -> None:
     )
     assert problems(made) == [
         "spec.mode: is not one of the allowed values. Allowed: Enforce, Audit",
-        'spec.rules[0].form: unknown field; did you mean "from"? Allowed: effect, from, message, name, tools',
+        'spec.rules[0].form: unknown field; did you mean "from"? Allowed: effect, from, message, name, prompts, resources, tools',
     ]
 
 

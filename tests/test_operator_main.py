@@ -18,10 +18,11 @@ import urllib.request
 
 import pytest
 
-from outrider import wire
+from outrider import snapshot, wire
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PATIENCE_SECONDS = 30
+STREAM = f"/v1/config/stream?schema={snapshot.SCHEMA}"
 
 SETTINGS = """\
 apiVersion: outrider.dev/v1alpha1
@@ -130,7 +131,7 @@ def tools(offer):
 
 
 def test_an_edit_reaches_the_stream_and_is_acknowledged(folder) -> None:
-    with running(folder) as one, one.ask("/v1/config/stream?schema=2") as stream:
+    with running(folder) as one, one.ask(STREAM) as stream:
         heard(stream, wire.Hello)
         first = heard(stream, wire.SnapshotOffer)
         assert tools(first) == {"agents/crm": ("query",)}
@@ -156,12 +157,12 @@ def test_an_edit_reaches_the_stream_and_is_acknowledged(folder) -> None:
 
 def test_a_bridge_puts_a_command_into_the_snapshot(folder) -> None:
     flags = ("--bridge", "agents/clock=http://127.0.0.1:9/mcp")
-    with running(folder, *flags) as one, one.ask("/v1/config/stream?schema=2") as stream:
+    with running(folder, *flags) as one, one.ask(STREAM) as stream:
         assert set(tools(heard(stream, wire.SnapshotOffer))) == {"agents/crm", "agents/clock"}
 
 
 def test_a_broken_file_keeps_the_last_good_and_says_where(folder) -> None:
-    with running(folder) as one, one.ask("/v1/config/stream?schema=2") as stream:
+    with running(folder) as one, one.ask(STREAM) as stream:
         first = heard(stream, wire.SnapshotOffer)
         (folder / "policies.yaml").write_text(POLICIES.replace("effect", "efect"))
         line = one.logged("files refused")
@@ -183,7 +184,7 @@ def test_a_broken_file_keeps_the_last_good_and_says_where(folder) -> None:
 
 def test_starting_with_broken_files_serves_nothing_until_they_are_mended(folder) -> None:
     (folder / "policies.yaml").write_text("kind: [\n")
-    with running(folder) as one, one.ask("/v1/config/stream?schema=2") as stream:
+    with running(folder) as one, one.ask(STREAM) as stream:
         heard(stream, wire.Hello)
         assert one.status()["version"] is None
         assert one.status()["problems"][0]["file"] == "policies.yaml"
@@ -210,7 +211,7 @@ def test_a_restart_counts_on_and_keeps_the_version_of_equal_content(folder) -> N
 
 
 def test_stopping_says_go_away_and_exits_with_zero(folder) -> None:
-    with running(folder) as one, one.ask("/v1/config/stream?schema=2") as stream:
+    with running(folder) as one, one.ask(STREAM) as stream:
         heard(stream, wire.SnapshotOffer)
         one.process.send_signal(signal.SIGTERM)
         assert "dial again" in heard(stream, wire.GoAway).reason
@@ -219,7 +220,7 @@ def test_stopping_says_go_away_and_exits_with_zero(folder) -> None:
 
 def test_without_the_token_there_is_no_answer_and_others_cannot_read_it(folder) -> None:
     with running(folder) as one:
-        for path in ("/v1/status", "/v1/config/stream?schema=2"):
+        for path in ("/v1/status", STREAM):
             with pytest.raises(urllib.error.HTTPError) as caught:
                 one.ask(path, token="0" * 64)
             assert caught.value.code == 401

@@ -15,6 +15,8 @@ from aiohttp import web
 from tests import laptop
 from tests.scenarios import recorder
 
+from outrider import snapshot
+
 SERVER = "tools/recorder"
 
 
@@ -128,7 +130,9 @@ def offered(home):
     """What the real operator offers a proxy that knows nothing: hello, then a snapshot."""
     token = (home.operator_state / "operator-token").read_text().strip()
     connection = http.client.HTTPConnection("127.0.0.1", home.operator_port, timeout=10)
-    connection.request("GET", "/v1/config/stream?schema=2", headers={"Authorization": f"Bearer {token}"})
+    connection.request(
+        "GET", f"/v1/config/stream?schema={snapshot.SCHEMA}", headers={"Authorization": f"Bearer {token}"}
+    )
     answer = connection.getresponse()
     hello, offer = json.loads(answer.readline()), json.loads(answer.readline())
     connection.close()

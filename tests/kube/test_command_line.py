@@ -16,6 +16,7 @@ from tests.kube import address, asked, discovery, installation, scenarios
 from tests.kube.scenarios import AGENTS, SERVER
 from tests.scenarios import recorder
 
+from outrider import snapshot
 from outrider.injection import given
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -71,7 +72,7 @@ def test_proxy_status_shows_what_the_sidecar_really_enforces(home, agent, node) 
     [row] = json.loads(ran.stdout)["sidecars"]
     enforced = json.loads((agent.path(given.MEMORY_PATH) / "last-good.json").read_bytes())["version"]
     assert (row["pod"], row["state"], row["acked"]) == ("quote-bot", "SYNCED", enforced)
-    assert row["schema"] == 2
+    assert row["schema"] == snapshot.SCHEMA
 
 
 def test_can_i_and_explain_answer_what_the_sidecar_answers_on_the_very_same_version(
