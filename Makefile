@@ -38,7 +38,7 @@ demo: install ## real servers, a scripted agent, a live table; ONCE=1 to check a
 
 test: install .venv-fastmcp/stamp .venv-langchain/stamp tests/node/node_modules/stamp lint ## everything
 	bash tests/kube/build.sh >/dev/null
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -q
 
 test-fast: install ## the inner loop
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q -m "not slow"
