@@ -282,7 +282,7 @@ async def running(folder: pathlib.Path, *, calls_max: int = 2048, **limits: Any)
         held.observed(server, found)
         served.listeners.observed(server, set(call.Kind) - found.unobserved)
 
-    known = lists.Lists(fetch=met.listing, observed=observed, clock=loop.time)
+    known = lists.Lists(fetch=met.listing, observed=observed, met=met.introduction, clock=loop.time)
     tasks: set[asyncio.Task[None]] = set()
     failed: list[BaseException] = []
 

@@ -7,7 +7,7 @@ import asyncio
 from typing import Any
 
 from outrider import call, catalog, decision, names, testing
-from outrider_sidecar import introductions, lists
+from outrider_sidecar import introductions, lists, local
 
 A, B = names.ServerId("x", "a"), names.ServerId("x", "b")
 TOOL, PROMPT, RESOURCE = call.Kind
@@ -26,7 +26,11 @@ class Source:
         self.gate = asyncio.Event()
         self.gate.set()
         self.seen: dict[names.ServerId, catalog.Definitions] = {}
-        self.lists = lists.Lists(fetch=self.fetch, observed=self.seen.__setitem__, clock=lambda: self.now)
+        self.met: dict[bool, introductions.Introduction] = {}
+        self.lists = self.listed(fetch=self.fetch, observed=self.seen.__setitem__)
+
+    def listed(self, **given: Any) -> lists.Lists:
+        return lists.Lists(**given, met=lambda _, modern: self.met.get(modern), clock=lambda: self.now)
 
     async def fetch(self, server: names.ServerId, kind: call.Kind) -> lists.Listing:
         self.asked.append(server)
@@ -128,8 +132,8 @@ def test_a_bug_is_told_to_whoever_waits_logged_once_and_not_repeated_at_once(cap
             raise TypeError("secret")
 
         for subject in (
-            lists.Lists(fetch=broken, observed=source.seen.__setitem__, clock=lambda: source.now),
-            lists.Lists(fetch=source.fetch, observed=lambda *_: [].pop(), clock=lambda: source.now),
+            source.listed(fetch=broken, observed=source.seen.__setitem__),
+            source.listed(fetch=source.fetch, observed=lambda *_: [].pop()),
         ):
             source.asked.clear()
             source.now = 0.0
@@ -212,11 +216,74 @@ def test_a_server_that_cries_change_all_the_time_is_asked_no_more_than_once_a_se
 
 def test_what_a_server_said_of_itself_is_known_until_it_leaves() -> None:
     async def scenario(source: Source) -> None:
-        assert source.lists.introduction(A).capabilities is None
+        assert source.lists.introduction(A, modern=True).capabilities is None
         await source.lists.ensure(A)
-        assert source.lists.introduction(A) is MET
+        assert source.lists.introduction(A, modern=True) is MET
         source.lists.keep([A], moved=[A])
-        assert source.lists.introduction(A).capabilities is None
+        assert source.lists.introduction(A, modern=True).capabilities is None
+
+    run(scenario)
+
+
+def test_what_a_server_said_in_the_era_of_whoever_asks_counts_before_what_it_said_with_its_list() -> None:
+    async def scenario(source: Source) -> None:
+        await source.lists.ensure(A)
+        source.met[False] = introductions.Introduction("a", "2", (), frozenset({"prompts"}))
+        assert source.lists.introduction(A, modern=False) is source.met[False]
+        assert source.lists.introduction(A, modern=True) is MET
+
+    run(scenario)
+
+
+def test_a_list_that_its_server_calls_stale_at_once_is_asked_for_again_after_the_floor_and_not_before() -> (
+    None
+):
+    async def scenario(source: Source) -> None:
+        source.ttl = 0.0
+        await source.lists.ensure(A)
+        source.now = lists.TTL_SECONDS_MIN - 0.1
+        source.lists.touch(A)
+        assert source.asked == [A]
+        source.now = lists.TTL_SECONDS_MIN
+        await source.lists.ensure(A)
+        assert source.asked == [A, A]
+
+    run(scenario)
+
+
+def test_agents_are_told_no_shorter_time_than_servers_are_given() -> None:
+    assert lists.TTL_SECONDS_MIN == local.LIST_TTL_MILLISECONDS / 1000
+
+
+def test_a_fresh_list_is_renewed_once_per_floor_for_all_who_wait() -> None:
+    async def scenario(source: Source) -> None:
+        await source.lists.ensure(A)
+        await source.lists.renewed(A, TOOL, seconds=1)
+        assert source.asked == [A]
+        for floors in (1, 2):
+            source.now = floors * lists.TTL_SECONDS_MIN
+            await asyncio.gather(*(source.lists.renewed(A, TOOL, seconds=1) for _ in range(20)))
+            assert source.asked == [A] * (1 + floors)
+            assert not source.lists.aged(A, TOOL)
+
+    run(scenario)
+
+
+def test_a_renewal_that_fails_or_hangs_is_waited_for_no_longer_than_said_and_not_tried_again_at_once() -> (
+    None
+):
+    async def scenario(source: Source) -> None:
+        await source.lists.ensure(A)
+        source.down.add(A)
+        source.now = lists.TTL_SECONDS_MIN
+        await source.lists.renewed(A, TOOL, seconds=1)
+        await source.lists.renewed(A, TOOL, seconds=1)
+        assert source.asked == [A, A]
+        source.gate.clear()
+        source.now = 2 * lists.TTL_SECONDS_MIN
+        await source.lists.renewed(A, TOOL, seconds=0.01)
+        assert source.asked == [A, A, A]
+        assert source.lists.aged(A, TOOL)
 
     run(scenario)
 

@@ -91,7 +91,7 @@ class Calls:
         return self._decided(visit, bound, 0)
 
     def _decided(
-        self, visit: visits.Visit, bound: bind.Bound, needs: int
+        self, visit: visits.Visit, bound: bind.Bound, needs: int, *, renewed: bool = False
     ) -> Coroutine[Any, Any, None] | None:
         """Decides on the current Bound and units; both are read in this turn of the loop and used in it."""
         subject = self._named(visit, bound)
@@ -109,6 +109,8 @@ class Calls:
         if isinstance(verdict, decision.Permit):
             return self._attempt(visit, verdict, after)
         if isinstance(verdict, decision.Refusal):
+            if not renewed and self._may_be_new(verdict, bound):
+                return self._once_renewed(visit, bound, verdict, needs)
             self._desk.call(visit, verdict, bound)
             return None
         if verdict.definitions is not None:
@@ -138,6 +140,32 @@ class Calls:
             self._desk.call(visit, decision.Refusal(subject, decision.Objection(reason, visible=True)), now)
             return
         waiting = self._decided(visit, now, needs + 1)
+        if waiting is not None:
+            await waiting
+
+    def _may_be_new(self, refusal: decision.Refusal, bound: bind.Bound) -> bool:
+        """Whether what looks unknown could stand on its server's list by now.
+
+        Asked of unknown and of hidden names alike, and only by what the caller sees of the server: how long a refusal takes
+        must not tell which it was (R24).
+        """
+        server, kind = refusal.call.server, refusal.call.kind
+        held = bound.servers.get(server)
+        if refusal.objection.visible or kind is call.Kind.RESOURCE or held is None:
+            return False
+        return held.in_sight and decide.asked(held, kind) and self._catalogue.aged(server, kind)
+
+    async def _once_renewed(
+        self, visit: visits.Visit, bound: bind.Bound, refusal: decision.Refusal, needs: int
+    ) -> None:
+        """Decides once more when the list has been fetched; a server that cannot be listed has nothing new."""
+        server, kind = refusal.call.server, refusal.call.kind
+        deadline = visit.request.received + bound.servers[server].view.endpoint.call_seconds
+        left = max(0.0, deadline - self._parts.clock())
+        await self._catalogue.renewed(server, kind, seconds=left)
+        now = self._current.bound
+        assert now is not None
+        waiting = self._decided(visit, now, needs, renewed=True)
         if waiting is not None:
             await waiting
 

@@ -65,9 +65,10 @@ async def drained(peer: Peer, kind: call.Kind, *, again: bool = False) -> lists.
     `again`: the server was met before, so it may have more by now than it said then. Raises NoLeg.
     """
     leg = await peer.leg()
-    if again and leg.session is None and not _has(leg.server.introduction, kind):
+    modern_ = leg.session is None
+    if again and modern_ and not _has(leg.server.introduced(modern_), kind):
         await _introduced(peer, leg)
-    met = leg.server.introduction
+    met = leg.server.introduced(modern_)
     found: dict[_Form, catalog.Listed] = {}
     fresh: list[float] = []
     if _has(met, kind):

@@ -83,7 +83,10 @@ class Session:
 
 @dataclasses.dataclass(slots=True)
 class Server:
-    """What is known of one upstream at one endpoint; None: not met in that era yet. `introduction` is the latest."""
+    """What is known of one upstream at one endpoint; None: not met in that era yet.
+
+    `said` are the latest introductions of each era (True: modern): official servers say different things of themselves in each.
+    """
 
     endpoint: snapshot.Endpoint
     breaker: breaker.Breaker = dataclasses.field(default_factory=breaker.Breaker)
@@ -94,7 +97,7 @@ class Server:
     )
     meeting: dict[str, asyncio.Future[NoLeg | None]] = dataclasses.field(default_factory=dict)
     next_id: int = 0
-    introduction: introductions.Introduction = dataclasses.field(default_factory=introductions.Introduction)
+    said: dict[bool, introductions.Introduction] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.doubt()
@@ -111,7 +114,13 @@ class Server:
         else:
             self.speaks_legacy = speaks
         if introduction is not None:
-            self.introduction = introduction
+            self.said[modern] = introduction
+        elif not speaks:
+            self.said.pop(modern, None)
+
+    def introduced(self, modern: bool) -> introductions.Introduction:
+        """What it said of itself in this era; in the other where it does not speak this one or was not met in it yet."""
+        return self.said.get(modern) or self.said.get(not modern) or introductions.Introduction()
 
     def doubt(self) -> None:
         """Nothing is known any more but what the entry fixes: it is met again before the next request that needs it."""

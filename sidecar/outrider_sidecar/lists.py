@@ -24,6 +24,10 @@ log = logging.getLogger("outrider")
 TTL_SECONDS = 60.0
 """How long a list is fresh when its server does not say."""
 
+TTL_SECONDS_MIN = 5.0
+"""How old a list may be whatever its server says, that is, how often it is asked at most for lookers: agents are told five
+seconds by us (`local.LIST_TTL_MILLISECONDS`), so asking more often would show nothing sooner."""
+
 TTL_SECONDS_MAX = 3600.0
 """A server may not make us deaf to its changes for longer."""
 
@@ -77,10 +81,14 @@ class ListingFailed(Exception):
 
 @dataclasses.dataclass(slots=True)
 class _Entry:
-    """One list. `outdated`: it changed while it was being fetched, so what arrives may be from before."""
+    """One list. `outdated`: it changed while it was being fetched, so what arrives may be from before.
+
+    `began` and `ended` are of the last fetch, whatever came of it.
+    """
 
     due: float
     began: float = 0.0
+    ended: float = 0.0
     running: asyncio.Task[None] | None = None
     failed: ListingFailed | None = None
     outdated: bool = False
@@ -93,17 +101,22 @@ _TOOL = call.Kind.TOOL
 
 
 class Lists:
-    """`fetch` asks one server for one kind (raises ListingFailed); `observed` hands definitions on; `clock` is monotonic seconds."""
+    """`fetch` asks one server for one kind (raises ListingFailed); `observed` hands definitions on; `clock` is monotonic seconds.
+
+    `met` is what a server has said of itself in an era (True: modern), None when it has not been met.
+    """
 
     def __init__(
         self,
         *,
         fetch: Callable[[names.ServerId, call.Kind], Awaitable[Listing]],
         observed: Callable[[names.ServerId, catalog.Definitions], object],
+        met: Callable[[names.ServerId, bool], introductions.Introduction | None],
         clock: Callable[[], float],
     ) -> None:
         self._fetch = fetch
         self._observed = observed
+        self._met = met
         self._clock = clock
         self._entries: dict[Place, _Entry] = {}
         self._introductions: dict[names.ServerId, introductions.Introduction] = {}
@@ -120,9 +133,10 @@ class Lists:
         for server in [each for each in self._introductions if each not in wanted]:
             del self._introductions[server]
 
-    def introduction(self, server: names.ServerId) -> introductions.Introduction:
-        """What it said of itself when it was last met for a list; an empty one when it never was."""
-        return self._introductions.get(server) or introductions.Introduction()
+    def introduction(self, server: names.ServerId, *, modern: bool) -> introductions.Introduction:
+        """What it said of itself in an era, else when it was last met for a list; an empty one when it never was."""
+        met = self._met(server, modern) or self._introductions.get(server)
+        return met or introductions.Introduction()
 
     def failure(self, server: names.ServerId, kind: call.Kind) -> ListingFailed | None:
         """Why this list could not be fetched last; None when it could, or nobody has tried or finished trying."""
@@ -134,6 +148,23 @@ class Lists:
         entry = self._entries.get((server, kind))
         if entry is None or (entry.running is None and self._clock() >= entry.due):
             self._start((server, kind))
+
+    def aged(self, server: names.ServerId, kind: call.Kind) -> bool:
+        """Whether asking once more could tell something new: it is being asked, or was not for TTL_SECONDS_MIN."""
+        entry = self._entries.get((server, kind))
+        return entry is None or entry.running is not None or self._clock() >= entry.ended + TTL_SECONDS_MIN
+
+    async def renewed(self, server: names.ServerId, kind: call.Kind, *, seconds: float) -> None:
+        """Fetches a list that has aged, or waits for the fetch under way, at most `seconds`; what comes of it is seen in `observed`."""
+        place = (server, kind)
+        if not self.aged(*place):
+            return
+        entry = self._entries.get(place)
+        if entry is None or entry.running is None:
+            self._start(place)
+        running = self._entries[place].running
+        if running is not None:
+            await asyncio.wait([running], timeout=seconds)
 
     def changed(self, server: names.ServerId, kind: call.Kind) -> None:
         """The server says that its list is another one now: fetch it again, at most every CHANGED_SECONDS_MIN.
@@ -218,7 +249,8 @@ class Lists:
         except Exception as bug:  # noqa: BLE001 -- a bug must not make every caller ask the server again
             self._broken(place, entry, bug)
         else:
-            entry.due = self._clock() + min(listing.ttl_seconds or TTL_SECONDS, TTL_SECONDS_MAX)
+            said = TTL_SECONDS if listing.ttl_seconds is None else listing.ttl_seconds
+            entry.due = self._clock() + min(max(said, TTL_SECONDS_MIN), TTL_SECONDS_MAX)
             try:
                 self._introductions[place[0]] = listing.introduction
                 self._observed(place[0], listing.definitions)
@@ -228,6 +260,7 @@ class Lists:
                 entry.failed = None
         finally:
             entry.running = None
+            entry.ended = self._clock()
             if entry.outdated and not self._closed:
                 entry.outdated = False
                 entry.due = min(entry.due, entry.began + CHANGED_SECONDS_MIN)

@@ -99,7 +99,12 @@ class Proxy:
             telemetry=self._telemetry,
             clock=loop.time,
         )
-        self._lists = lists.Lists(fetch=self._servers.listing, observed=self._observed, clock=loop.time)
+        self._lists = lists.Lists(
+            fetch=self._servers.listing,
+            observed=self._observed,
+            met=self._servers.introduction,
+            clock=loop.time,
+        )
         self._local_token = (
             _token(chosen.agent_token_file) if chosen.local_auth.way is settings.Way.TOKEN else None
         )

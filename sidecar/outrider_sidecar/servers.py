@@ -22,6 +22,7 @@ from outrider_sidecar import (
     errands,
     exchange,
     greetings,
+    introductions,
     jsonrpc,
     legacy,
     legs,
@@ -107,6 +108,11 @@ class Servers:
         """The server does not know this session any more."""
         if leg.session is not None:
             leg.server.sessions.pop(leg.session.key, None)
+
+    def introduction(self, server_id: names.ServerId, modern: bool) -> introductions.Introduction | None:
+        """What a server has said of itself to whoever comes in this era; None when it has not been met."""
+        held = self._servers.get(server_id)
+        return held.introduced(modern) if held is not None and held.said else None
 
     def _server(self, view: snapshot.ServerView) -> legs.Server:
         server = self._servers.get(view.id)
@@ -258,7 +264,7 @@ class Servers:
             reason = _R.SERVER_UNKNOWN if permit is None else permit.reason
             raise lists.ListingFailed(reason, "the proxy may not ask this server what it offers")
         deadline = self._clock() + CONTACT_SECONDS
-        again = self._server(permit.server).introduction.capabilities is not None
+        again = CATALOGUE.modern in self._server(permit.server).said
         try:
             lent = await self._credentials.lend(permit)
             return await draining.drained(_Peer(self, permit, lent, deadline), kind, again=again)

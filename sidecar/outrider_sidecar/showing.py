@@ -7,6 +7,7 @@ been met or listed yet, never long, and never for one that is down. What is show
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
@@ -59,7 +60,7 @@ class Showing:
         server, give = visit.server, answered or self._answered
         if server is not None and (kind := _asked_first(bound.servers[server])) is not None:
             self._catalogue.touch(server, kind)
-            if self._catalogue.introduction(server).capabilities is None:
+            if self._catalogue.introduction(server, modern=visit.subject.modern).capabilities is None:
                 return self._once_met(visit, server, kind, give)
         self._introduced(visit, bound, give)
         return None
@@ -75,7 +76,7 @@ class Showing:
             self._desk.server(visit)
 
     def _introduced(self, visit: visits.Visit, bound: bind.Bound, give: Introduced) -> None:
-        met = self._catalogue.introduction
+        met = functools.partial(self._catalogue.introduction, modern=visit.subject.modern)
         if visit.subject.modern:
             give(visit, local.discovered(bound, visit.server, met))
         else:

@@ -212,8 +212,8 @@ class Subscriptions:
 
 
 def subscribes(catalogue: lists.Lists, server: names.ServerId) -> bool:
-    """Whether a server tells of changes of its resources; one that nobody has met yet may."""
-    met = catalogue.introduction(server)
+    """Whether a server tells of changes of its resources to those who listen; one that nobody has met yet may."""
+    met = catalogue.introduction(server, modern=True)
     return met.capabilities is None or met.has(introductions.SUBSCRIBE)
 
 

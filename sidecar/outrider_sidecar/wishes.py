@@ -61,7 +61,7 @@ class Wishes:
     def _is_silent(self, visit: visits.Visit) -> bool:
         """The one server behind this endpoint has said that it does not log: then there is no such method, as there."""
         assert visit.server is not None
-        said = self._catalogue.introduction(visit.server)
+        said = self._catalogue.introduction(visit.server, modern=visit.subject.modern)
         return said.capabilities is not None and not said.has(introductions.LOGGING)
 
     def roots_changed(self, visit: visits.Visit, bound: bind.Bound) -> None:
