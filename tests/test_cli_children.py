@@ -98,3 +98,28 @@ def test_a_bridge_that_is_missing_says_how_to_get_one(monkeypatch: pytest.Monkey
         children.bridge()
     assert stopped.value.exit_code == output.UNREACHABLE
     assert "mcp-proxy" in stopped.value.then
+
+
+def test_a_program_that_is_not_there_is_said_with_what_mends_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    nodde, path = ["nodde", "x.js"], ["./nodde"]
+    assert children.unstartable(["sh", "-c", "true"], tmp_path) == ""
+    assert children.unstartable(nodde, tmp_path) == (
+        "there is no program 'nodde' on the PATH; install it or correct the name"
+    )
+    assert children.unstartable(path, tmp_path) == (
+        f"there is no program {tmp_path}/nodde; put it there or correct the path"
+    )
+    assert "\\u001b" in children.unstartable(["\x1b[31m"], tmp_path)
+    monkeypatch.setenv("PATH", "bin")  # of the folder, where the server will run
+    for place, command in (("bin", nodde), (".", path)):
+        program = tmp_path / place / "nodde"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text("#!/bin/sh\n")
+        assert (
+            children.unstartable(command, tmp_path)
+            == f"{program} is not executable; run `chmod +x {program}`"
+        )
+        program.chmod(0o755)
+        assert children.unstartable(command, tmp_path) == ""

@@ -186,12 +186,12 @@ def killed(home: pathlib.Path, program: str) -> None:
     os.kill(victims[0], signal.SIGKILL)
 
 
-def a_call(home: pathlib.Path) -> dict[str, Any]:
+def a_call(home: pathlib.Path, of: str = "tools/clock") -> dict[str, Any]:
     """The result of one call as the client config tells an agent to make it."""
     server = json.loads((home / ".outrider" / "mcp.json").read_bytes())["mcpServers"]["outrider"]
     port = int(server["url"].removesuffix("/mcp").rpartition(":")[2])
     agent = laptop.Agent(port, server["headers"]["Authorization"].removeprefix("Bearer "))
-    return agent.call("tools/clock", "get_current_time", {"timezone": "UTC"})
+    return agent.call(of, "get_current_time", {"timezone": "UTC"})
 
 
 def answers(home: pathlib.Path) -> bool:
@@ -332,11 +332,37 @@ def test_a_port_that_is_taken_starts_nothing_and_names_the_flag(home: pathlib.Pa
 
 @pytest.mark.slow
 def test_a_stdio_server_that_cannot_start_ends_the_run_and_is_named(home: pathlib.Path) -> None:
-    (home / "servers.yaml").write_text(FILES["servers.yaml"].replace("mcp-server-time", "no-such-program"))
+    (home / "servers.yaml").write_text(FILES["servers.yaml"].replace("--local-timezone", "--no-such-flag"))
     code, _, err = run(home)
     assert code == 4
     assert "bridge-tools-clock ended with code" in err
-    assert "no-such-program" in err
+    assert "no-such-flag" in (home / ".outrider" / "logs" / "bridge-tools-clock.log").read_text()
+
+
+@pytest.mark.slow
+def test_programs_that_are_not_there_are_named_and_the_others_are_served(home: pathlib.Path) -> None:
+    absent = [FILES["servers.yaml"].replace("mcp-server-time", program) for program in ("nodde", "./plain")]
+    absent = [text.replace("name: clock", f"name: {name}") for text, name in zip(absent, "ab", strict=True)]
+    (home / "servers.yaml").write_text("---\n".join([FILES["servers.yaml"], *absent]))
+    both = "{namespace: tools, name: clock}, {namespace: tools, name: a}"  # no policy says anything of b
+    policies = FILES["policies.yaml"].replace("{namespace: tools, name: clock}", both)
+    (home / "policies.yaml").write_text(policies)
+    (home / "plain").write_text("")
+    code, out, err = run(home, "--once", "--port", "0")
+    assert code == 1
+    assert "tools/clock  2 tools" in out
+    assert "tools/a      not started" in out
+    assert "tools/b      not started" in out
+    assert "tools/a: spec.endpoint.command: there is no program 'nodde' on the PATH; install it or" in err
+    assert f"tools/b: spec.endpoint.command: {home}/plain is not executable; run `chmod +x" in err
+    assert "Traceback" not in err
+    with running(home) as (_, heard):
+        assert laptop.reason(a_call(home, "tools/a")) == "UpstreamUnreachable"
+        assert answers(home)
+        edited = FILES["servers.yaml"].replace("UTC", "Asia/Tokyo")
+        (home / "servers.yaml").write_text("---\n".join([edited, *absent]))
+        assert "stop it and start it again" in heard.until("tools/clock: spec.endpoint.command has changed")
+        assert answers(home)
 
 
 def test_a_server_that_is_silent_or_a_rule_without_effect_fails_the_check() -> None:

@@ -162,3 +162,20 @@ def test_a_tool_of_the_file_that_no_client_could_take_is_named_and_left_out(
     said = capsys.readouterr().err
     assert "tools/clock bare is left out: " in said
     assert "inputSchema" in said
+
+
+def test_what_is_read_again_while_it_is_edited_says_nothing_of_problems(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("apiVersion: outrider.dev/v1alpha1\nkind: Settings\n")
+    home = folder.at(str(tmp_path))
+    assert home.sound() is not None
+    before = home.stamp()
+    assert home.stamp() == before
+    file.write_text("kind: [")
+    assert home.stamp() != before
+    assert home.sound() is None
+    file.unlink()
+    assert home.sound() is None
+    assert capsys.readouterr().err == ""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from outrider import findings, manifests
+from outrider import findings, manifests, names
 from outrider_cli import news
 
 QUIET: dict[str, Any] = {"version": "a" * 64, "problems": [], "findings": [], "notices": [], "sidecars": []}
@@ -83,3 +83,18 @@ def test_a_notice_is_said_once_and_again_when_the_same_is_done_again() -> None:
     assert news.notes(noticed) == ["Warning: fresh."]
     assert news.changes(noticed, a_status(notices=[one, {**one, "files": 5}])) == ["Warning: fresh."]
     assert news.changes(noticed, noticed) == []
+
+
+def test_a_command_edited_while_running_is_told_that_it_waits_for_the_next_start() -> None:
+    server, added = names.ServerId("a", "b"), names.ServerId("a", "new")
+    began, other = {server: ["x", "1"]}, {server: ["x", "2"], added: ["y"]}
+    assert news.commands(began, began, began) == []
+    (said,) = news.commands(began, other, began)
+    assert said.startswith(
+        "a/b: spec.endpoint.command has changed, and that has no effect yet: commands are "
+    )
+    assert said.endswith("started with `outrider dev`; stop it and start it again to run this one.")
+    assert news.commands(other, other, began) == []
+    assert news.commands(other, began, began) == ["a/b: spec.endpoint.command is again what was started."]
+    assert news.commands(began, {}, began) == []
+    assert len(news.commands({}, other, began)) == 1

@@ -57,6 +57,40 @@ def test_a_bridge_keeps_its_port_so_that_the_same_files_are_the_same_configurati
     assert run.bridge_port(names.ServerId("tools", "other")) != port
 
 
+def test_no_port_is_taken_over_from_a_bridge_that_nobody_ran(run: running.Running) -> None:
+    run.held = held(folder.UNUSED_BRIDGE)
+    assert run.bridge_port(CLOCK) != 1
+
+
+def test_the_first_screen_does_not_wait_for_a_server_that_was_not_started(
+    run: running.Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.unstarted.add(CLOCK)
+    run.show({CLOCK: None}, QUIET)
+    shown = capsys.readouterr()
+    assert "tools/clock  not started" in shown.out
+    assert "does not answer" not in shown.err
+
+
+def test_an_edited_command_is_said_once_and_a_broken_file_says_nothing(run: running.Running) -> None:
+    file = run.home.path / "servers.yaml"
+
+    def written(command: str) -> None:
+        file.write_text(SERVER.replace('{url: "https://clock.example/mcp"}', f"{{command: {command}}}"))
+
+    run.commands = {CLOCK: ["clock"]}
+    written("[clock]")
+    edits = run.edits()
+    assert next(edits) == ""
+    written("[clock, --local]")
+    assert next(edits).startswith("tools/clock: spec.endpoint.command has changed")
+    assert next(edits) == ""
+    file.write_text("kind: [")
+    assert next(edits) == ""
+    written("[clock]")
+    assert next(edits) == "tools/clock: spec.endpoint.command is again what was started."
+
+
 def test_a_dead_child_ends_the_run_with_its_code_and_its_last_words(
     run: running.Running, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -122,6 +123,21 @@ def bridge() -> str:
             then="run `make install` in the source folder or `pip install mcp-proxy`, or set OUTRIDER_BRIDGE to its path",
         )
     return found
+
+
+def unstartable(command: Sequence[str], cwd: pathlib.Path) -> str:
+    """Why no bridge could run the program of `command` in `cwd`, and what to do about it; "" when it could."""
+    program = command[0]
+    named = str(cwd / program) if os.sep in program else program
+    path = os.pathsep.join(str(cwd / part) for part in search_path().split(os.pathsep))
+    if shutil.which(named, path=path):
+        return ""
+    found = shutil.which(named, mode=os.F_OK, path=path)
+    if found:
+        return f"{output.printable(found)} is not executable; run `chmod +x {output.printable(shlex.quote(found))}`"
+    if os.sep in program:
+        return f"there is no program {output.printable(named)}; put it there or correct the path"
+    return f"there is no program '{output.printable(program)}' on the PATH; install it or correct the name"
 
 
 def search_path() -> str:

@@ -7,8 +7,10 @@ sentences: every problem with file, line and field.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -24,8 +26,8 @@ STATE = ".outrider"
 FILES_MAX = 1_000
 DEFINITIONS_BYTES_MAX = 67_108_864
 
-_UNUSED_BRIDGE = "http://127.0.0.1:1/mcp"
-"""Stands for a bridge nobody runs: offline commands decide about a server and never call it."""
+UNUSED_BRIDGE = "http://127.0.0.1:1/mcp"
+"""Stands for a bridge nobody runs: offline commands decide about a server and never call it; a call to it reaches nobody."""
 
 Definitions = Mapping[names.ServerId, catalog.Definitions]
 
@@ -67,6 +69,24 @@ class Folder:
                 why="nothing of a folder with problems is used",
                 then="mend what is named above and run this again",
             ) from None
+
+    def sound(self) -> resources.World | None:
+        """Every object as the files are now; None while they have problems, which somebody else names."""
+        try:
+            return manifests.load(self._files(), folder=str(self.path))
+        except (manifests.ManifestError, output.Stop):
+            return None
+
+    def stamp(self) -> frozenset[tuple[str, int, int, int]]:
+        """Something else whenever a file was written, added or taken away; without reading any."""
+        found = []
+        with contextlib.suppress(OSError), os.scandir(self.path) as entries:
+            for entry in entries:
+                if entry.name.endswith((".yaml", ".yml")):
+                    with contextlib.suppress(OSError):
+                        seen = entry.stat()
+                        found.append((entry.name, seen.st_mtime_ns, seen.st_ino, seen.st_size))
+        return frozenset(found)
 
     def held(self) -> Held | None:
         """What the proxy enforces, or last enforced; None when none ever ran here or it cannot be read."""
@@ -112,7 +132,7 @@ def bridges(world: resources.World, held: Held | None) -> dict[names.ServerId, s
     """A URL for every server that is a command: that of its running bridge where one is known."""
     known = {view.id: view.endpoint.url for view in held.snapshot.servers} if held else {}
     commands = [placed.resource for placed in world.servers if placed.resource.spec.endpoint.command]
-    return {made.id: known.get(made.id, _UNUSED_BRIDGE) for made in commands}
+    return {made.id: known.get(made.id, UNUSED_BRIDGE) for made in commands}
 
 
 def workload(world: resources.World, text: str | None) -> tuple[str, str]:

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the operator's status says, in sentences: what is wrong in the files, what changed, what is in force.
 
-Called by dev, which asks for the status again and again. Pure; a status is JSON as `/v1/status` gives it.
+Called by running, which asks for the status again and again. Pure; a status is JSON as `/v1/status` gives it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from outrider import findings, manifests
+from outrider import findings, manifests, names
 
 Status = dict[str, Any]
+Commands = Mapping[names.ServerId, Sequence[str]]
+"""The `endpoint.command` of each server that has one."""
 
+_STARTED_WITH = "commands are started with `outrider dev`; stop it and start it again to run this one"
 _REASONS = {str(reason): reason for reason in findings.Reason}
 
 
@@ -35,6 +39,22 @@ def changes(before: Status, now: Status) -> list[str]:
     return lines + [each["message"] for each in now["notices"] if each not in before["notices"]]
 
 
+def commands(before: Commands, now: Commands, started: Commands) -> list[str]:
+    """What to say about two states of the files, one after the other, when `started` is what this run began with.
+
+    No version tells of it: to the proxy a command is its bridge. One that was added is a finding of the operator's.
+    """
+    lines = []
+    for server, began in started.items():
+        command = now.get(server)
+        if command is None or command == before.get(server, began):
+            continue
+        what = "is again what was started" if command == began else "has changed, and that has no effect yet"
+        then = "" if command == began else f": {_STARTED_WITH}"
+        lines.append(f"{server}: spec.endpoint.command {what}{then}.")
+    return lines
+
+
 def in_force(status: Status) -> str:
     """The version that is offered and that a proxy has accepted; "" while it has not."""
     version: str = status["version"] or ""
@@ -54,7 +74,7 @@ def _said(each: dict[str, Any]) -> str:
     if found.reason is not findings.Reason.COMMAND_WITHOUT_BRIDGE:
         return str(found)
     server = f"{found.kind} {found.namespace}/{found.name}"
-    return f"{server} is left out: commands are started with `outrider dev`; stop it and start it again to run this one."
+    return f"{server} is left out: {_STARTED_WITH}."
 
 
 def _problem(each: dict[str, Any]) -> manifests.Problem:

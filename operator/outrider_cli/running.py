@@ -2,7 +2,8 @@
 """One run of `outrider dev`: its processes in the right order, until agents can call; then what to say while it lasts.
 
 Called by dev, which decides when it ends. Talks to the operator and the proxy as anybody could: by their address files, their
-status and an agent's own question. Refuses to start without a child; a child lost later is started again by crew.
+status and an agent's own question. Refuses to start without a child; a child lost later is started again by crew. A server
+whose program is not there costs nobody else anything: it is named, and its calls reach nobody.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -45,6 +46,8 @@ class Running:
     kept: crew.Crew = dataclasses.field(init=False)
     held: folder.Held | None = None
     bridges: dict[names.ServerId, str] = dataclasses.field(default_factory=dict)
+    commands: dict[names.ServerId, list[str]] = dataclasses.field(default_factory=dict)
+    unstarted: set[names.ServerId] = dataclasses.field(default_factory=set)
     operator_port: int = 0
     port: int = 0
     admin_port: int = 0
@@ -103,17 +106,23 @@ class Running:
 
     def _start_bridges(self) -> None:
         env = {**os.environ, "PATH": children.search_path()}
-        for placed in self.world.servers:
-            made = placed.resource
-            command = made.spec.endpoint.command
-            if not command:
+        self.commands = _commands(self.world)
+        for server, command in self.commands.items():
+            why = children.unstartable(command, self.home.path)
+            if why:
+                self.bridges[server] = folder.UNUSED_BRIDGE
+                self.unstarted.add(server)
+                output.progress(
+                    f"{server}: spec.endpoint.command: {why}, then start `outrider dev` again."
+                    " Until then its calls are refused as unreachable."
+                )
                 continue
-            port = self.bridge_port(made.id)
-            self.bridges[made.id] = f"http://127.0.0.1:{port}/mcp"
+            port = self.bridge_port(server)
+            self.bridges[server] = f"http://127.0.0.1:{port}/mcp"
             line = [children.bridge(), "--host", "127.0.0.1", "--port", str(port), "--", *command]
             name, without = (
-                f"bridge-{made.id.namespace}-{made.id.name}",
-                f"Calls of {made.id} fail until it is back.",
+                f"bridge-{server.namespace}-{server.name}",
+                f"Calls of {server} fail until it is back.",
             )
             self.kept.start(crew.Member(name, line, without, env=env, with_child=True))
 
@@ -122,7 +131,8 @@ class Running:
         before = self.held.snapshot.servers if self.held else ()
         for view in before:
             port = urllib.parse.urlsplit(view.endpoint.url).port
-            if view.id == server and port is not None and loopback.is_free(port):
+            ours = view.id == server and view.endpoint.url != folder.UNUSED_BRIDGE
+            if ours and port is not None and loopback.is_free(port):
                 return port
         return loopback.free_port()
 
@@ -134,7 +144,8 @@ class Running:
         return found
 
     def _bridges_listen(self) -> bool:
-        return all(loopback.listening(urllib.parse.urlsplit(url).port or 0) for url in self.bridges.values())
+        started = [url for server, url in self.bridges.items() if server not in self.unstarted]
+        return all(loopback.listening(urllib.parse.urlsplit(url).port or 0) for url in started)
 
     def _in_force(self) -> bool:
         """The proxy acknowledged what the operator offers. A refusal is final: waiting would not help."""
@@ -187,13 +198,14 @@ class Running:
     # Running -------------------------------------------------------------------------------------------------------
 
     def servers(self, seconds: float) -> listings.Answered:
-        """How many tools each server lists, None for one that did not answer; disabled ones are not asked."""
+        """How many tools each server lists, None for one that did not answer or was not started; disabled ones are not asked."""
 
         def wait(pause: float) -> None:
             self.alive()
             self.stop.wait(pause)
 
-        return self.asker().ask(self.port, self._agent_token(), seconds=seconds, wait=wait)
+        asked = self.asker().ask(self.port, self._agent_token(), seconds=seconds, wait=wait)
+        return asked | {server: None for server in self.commands if server in self.unstarted}
 
     def asker(self) -> listings.Listings:
         """What asks the servers."""
@@ -215,7 +227,7 @@ class Running:
         base, home = f"http://127.0.0.1:{self.port}", self.home
         click.echo(f"Outrider is ready for {'/'.join(self.who)}.\n")
         rows = [
-            [str(server), "no answer yet" if tools is None else f"{tools} tools", f"{base}/{server}/mcp"]
+            [str(server), self._lists(server, tools), f"{base}/{server}/mcp"]
             for server, tools in answered.items()
         ]
         output.table(["SERVER", "LISTS", "ENDPOINT"], [*rows, ["all of them", "merged", f"{base}/mcp"]])
@@ -223,18 +235,37 @@ class Running:
         click.echo(f"  agent's token  {home.state / 'agent-token'}")
         click.echo(f"  metrics        http://127.0.0.1:{self.admin_port}/metrics")
         click.echo(f"  logs           {home.state / 'logs'}\n")
-        for line in news.notes(status) + self.asker().missing(answered):
+        named = {server: tools for server, tools in answered.items() if server not in self.unstarted}
+        for line in news.notes(status) + self.asker().missing(named):
             output.progress(line)
         click.echo("Try next:")
         click.echo(f"  outrider can-i --list -f {home.path}")
         click.echo(f"  outrider audit search -f {home.path}")
         click.echo(f"  edit a file in {home.path}: it is in force within a second")
 
+    def _lists(self, server: names.ServerId, tools: int | None) -> str:
+        if tools is not None:
+            return f"{tools} tools"
+        return "not started" if server in self.unstarted else "no answer yet"
+
+    def edits(self) -> Iterator[str]:
+        """What to say about commands that are edited, each time it is asked; only files that were written are read."""
+        before: news.Commands = self.commands
+        seen = None
+        while True:
+            stamp = self.home.stamp()
+            world = self.home.sound() if stamp != seen else None
+            seen = stamp
+            said = news.commands(before, _commands(world), self.commands) if world else []
+            before = _commands(world) if world else before
+            yield "\n".join(said)
+
     def watch(self, status: dict[str, Any], answered: listings.Answered) -> None:
         """Reports what editing the files does and which servers come to answer; starts again what dies, until we are stopped."""
         output.progress("Running. Ctrl-C stops everything.")
         servers, asked_at = self.asker(), time.monotonic()
-        before, silent = status, {server for server, tools in answered.items() if tools is None}
+        before, edits = status, self.edits()
+        silent = {server for server, tools in answered.items() if tools is None} - self.unstarted
         while True:
             self.stop.wait(_WATCH_SECONDS)
             if self.stop.is_set():
@@ -248,6 +279,8 @@ class Running:
                 if server in silent and tools is not None:
                     silent.discard(server)
                     output.progress(f"{server} answers: {tools} tools.")
+            if line := next(edits):
+                output.progress(line)
             try:
                 now = self.status()
             except output.Stop:
@@ -259,3 +292,8 @@ class Running:
     def close(self) -> None:
         """Ends every child, each waited for."""
         self.kept.close()
+
+
+def _commands(world: resources.World) -> dict[names.ServerId, list[str]]:
+    every = ((placed.resource.id, placed.resource.spec.endpoint.command) for placed in world.servers)
+    return {server: list(command) for server, command in every if command}
