@@ -190,10 +190,11 @@ def test_a_stranger_is_told_where_the_token_is_and_sent_to_no_browser() -> None:
     assert not [value for _, value in answer.headers if b"resource_metadata" in value]
 
 
-def test_a_wrong_host_is_told_the_setting() -> None:
+def test_a_wrong_host_is_told_how_to_dial_and_no_setting_that_there_is_not() -> None:
     answer = answers.not_accepted(decision.Objection(R.HOST_REFUSED, visible=True))
     assert answer.status == 403
-    assert b"allowedHosts" in answer.body
+    assert b"dial the proxy as 127.0.0.1 or localhost with its port" in answer.body
+    assert b"allowedHosts" not in answer.body
 
 
 def test_plain_statuses_are_plain() -> None:

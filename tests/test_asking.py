@@ -13,7 +13,7 @@ from tests import asks
 from tests.asks import FORM, SECRET, Bench, a_result, an_order, ruled
 
 from outrider import audit, decision, snapshot, testing
-from outrider_sidecar import agents, asking, features, states
+from outrider_sidecar import agents, asking, features, seats, states
 
 bench = asks.bench
 
@@ -79,6 +79,21 @@ def test_they_are_kept_nowhere_when_something_of_the_tool_is_redacted(bench: Ben
     assert isinstance(intent, audit.Intent)
     assert intent.arguments is not None
     assert intent.arguments.content == ""
+
+
+def test_what_is_about_no_tool_is_kept_nowhere_when_something_of_any_tool_is_redacted(bench: Bench) -> None:
+    """It may quote any of them."""
+    redact = (snapshot.Redaction(tools=("other",), result=("/token",)),)
+    permit = an_order(level=snapshot.AuditLevel.FULL, redact=redact).permit
+    aside = seats.Standing(permit, session=None).aside  # type: ignore[arg-type]
+    raw = json.dumps(FORM).encode()
+    for each in (permit, aside):
+        bench.judge.ruling(asks.ABOUT, each, "elicitation/create", raw, offered={"elicitation": {}})
+    of_tool, of_none = (each for each in bench.records if isinstance(each, audit.Intent))
+    assert of_tool.arguments is not None
+    assert of_none.arguments is not None
+    assert (of_tool.tool, "Who?" in of_tool.arguments.content) == ("t", True)
+    assert (of_none.tool, of_none.arguments.content) == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from outrider_cli import asking, folder, main
 EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "examples"
 SALES = ("sales-agents", "quote-bot")
 WHO = audit.Principal(workload="sales-agents/quote-bot", teams=("sales",))
-DENIED, ALLOWED, CUT, EARLY, OPEN = (f"01JD2M6Q6ZC4W2Q0G6X8T9R1A{mark}" for mark in "ABCDE")
+DENIED, ALLOWED, CUT, EARLY, OPEN, GREETING = (f"01JD2M6Q6ZC4W2Q0G6X8T9R1A{mark}" for mark in "ABCDEF")
 RULING = audit.Ruling(policy="crm/sales-access", rule="nobody-deletes", generation=1)
 
 
@@ -57,6 +57,12 @@ def home(tmp_path: pathlib.Path) -> pathlib.Path:
     book.refusal(
         audit.RefusalRecord(event=EARLY, request_id=EARLY, reason="MalformedRequest", detail="not JSON")
     )
+    book.refusal(
+        audit.RefusalRecord(
+            event=GREETING, request_id=GREETING, reason="UpstreamNotReady", principal=WHO, server="crm/salesforce",
+            method="initialize", detail="before anything was sent: UpstreamTimeout",
+        )
+    )  # fmt: skip
     book.close()
     return tmp_path
 
@@ -145,6 +151,14 @@ def test_what_never_became_a_call_is_told_with_its_reason(home: pathlib.Path) ->
     assert ran.exit_code == 1
     assert "before it named a server and what of it: MalformedRequest" in ran.stderr
     assert "not JSON" in ran.stderr
+
+
+def test_what_is_about_no_tool_is_told_with_its_reason_too(home: pathlib.Path) -> None:
+    ran = explain(home, GREETING)
+    assert ran.exit_code == 1
+    assert f"request {GREETING} is initialize, which is about no tool" in ran.stderr
+    assert "UpstreamNotReady" in ran.stderr
+    assert "before anything was sent: UpstreamTimeout" in ran.stderr
 
 
 def test_an_unknown_request_is_exit_1_and_no_journal_exit_4(

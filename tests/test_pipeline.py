@@ -37,11 +37,11 @@ def test_a_caller_without_the_token_is_told_where_it_is(token: str) -> None:
     "headers",
     [{"host": "evil.example"}, {"origin": "null"}, {"origin": "https://evil.example"}, {"host": "localhost.evil.example"}],
 )  # fmt: skip
-def test_a_foreign_host_or_origin_is_forbidden_and_the_setting_named(headers: dict[str, str]) -> None:
+def test_a_foreign_host_or_origin_is_forbidden_and_told_how_to_dial(headers: dict[str, str]) -> None:
     async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
         told = await world.call("echo", **headers)
         assert told.status == 403
-        assert b"allowedHosts" in told.body
+        assert b"127.0.0.1 or localhost with its port" in told.body
         assert b"evil" not in told.body
         assert [each.reason for each in world.refusals] == ["HostRefused"]
 

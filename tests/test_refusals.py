@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests import proxies
-from tests.servers import mcp
+from tests.servers import mcp, stages
 
 from outrider import audit, testing
 
@@ -139,3 +139,43 @@ def test_what_an_accepted_caller_sends_wrong_is_recorded_though_strangers_filled
         assert len([each for each in world.refusals if each.reason == "LocalAuthRefused"]) == 10
 
     proxies.run(scenario)
+
+
+@pytest.mark.parametrize("modern", [True, False], ids=["modern-agent", "legacy-agent"])
+@pytest.mark.parametrize("method", ["server/discover", "initialize", "tools/list", "ping"])
+def test_the_request_id_of_an_error_is_the_one_of_its_record(modern: bool, method: str) -> None:
+    async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
+        held, world.current.bound = world.current.bound, None
+        told = await world.ask(proxies.request(method, {}), modern=modern)
+        world.current.bound = held
+        (record,) = world.refusals
+        assert told.refusal == {"reason": "NotReady", "requestId": record.request_id}
+        assert f"Request {record.request_id}." in told.last["error"]["message"]
+        assert (record.event, record.method, record.tool) == (record.request_id, method, "")
+
+    proxies.run(scenario)
+
+
+def test_a_server_that_cannot_be_met_was_sent_nothing_and_the_agent_is_told_so() -> None:
+    """As for a call: nothing was asked of it for the agent, so nothing can have been done."""
+
+    async def act(line: mcp.Line, heard: stages.Heard) -> bool:
+        if heard.method not in ("server/discover", "initialize", "tools/list"):
+            return False
+        await line.json({"jsonrpc": "2.0", "id": heard.id, "result": "what?"})
+        return True
+
+    stage = stages.Stage("dual", tools=[stages.tool("t")], act=act)
+
+    async def main(folder: pathlib.Path) -> None:
+        async with stages.playing(stage), proxies.running(folder) as world:
+            world.apply(proxies.a_view(None, endpoint={"url": stage.url}))
+            listed = await world.ask(proxies.request("tools/list"))
+            assert listed.reason == "UpstreamNotReady"
+            assert "nothing was sent" in listed.last["error"]["message"]
+            (record,) = world.refusals
+            assert (record.request_id, record.reason) == (listed.refusal["requestId"], "UpstreamNotReady")
+            assert "UpstreamProtocolError" in record.detail
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(main(pathlib.Path(folder)))

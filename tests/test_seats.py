@@ -7,8 +7,9 @@ import json
 
 import pytest
 from tests import hearing_agents as hearing
-from tests.test_speaking import opened, session_of
+from tests.test_speaking import opened, session_of, streams_of
 
+from outrider import audit
 from outrider_sidecar import conventions, jsonrpc, seats, speaking
 
 
@@ -63,5 +64,28 @@ def test_a_server_that_opens_no_stream_delays_the_first_request_a_little_only(mo
         session, stream = await opened(world)
         assert (await world.call("t", modern=False, session=session)).reason is None
         assert stream.status == 200
+
+    hearing.run(scenario, stage)
+
+
+def test_what_a_server_asks_on_its_own_stream_is_recorded_as_about_the_server_and_no_tool():
+    stage = hearing.a_stage("legacy")
+
+    async def scenario(world):
+        session, _ = await opened(world)
+        await world.call("t", modern=False, session=session)
+        await stage.until(lambda: streams_of(stage) == 2)
+        (line,) = stage.sessions[session_of(stage, 1)]
+        for id_, method in (("r", "roots/list"), ("s", "sampling/createMessage")):
+            await line.event({"jsonrpc": "2.0", "id": id_, "method": method, "params": {}})
+            await stage.until(lambda id_=id_: [each for each in stage.heard if each.id == id_])
+        called, asked = world.intents
+        (refused,) = world.refusals
+        assert (called.method, called.tool) == ("tools/call", "t")
+        for record, method in ((asked, "roots/list"), (refused, "sampling/createMessage")):
+            assert (record.server, record.method, record.tool) == ("crm/api", method, "")
+            assert record.request_id != called.request_id
+        assert isinstance(asked, audit.Intent)
+        assert (asked.rules, refused.rule) == ((), None)
 
     hearing.run(scenario, stage)

@@ -128,6 +128,13 @@ def _again(past: dict[str, Any]) -> asking.Question:
     """The recorded call as a question. Raises Stop for what never became a call to a tool."""
     server = names.server_id(past.get("server") or "")
     who = past.get("principal", "").partition("/")
+    if past.get("method") and not past.get("tool") and past["method"] not in _KINDS:
+        raise output.Stop(
+            output.NO,
+            f"request {past['requestId']} is {output.printable(past['method'])}, which is about no tool, prompt or resource",
+            why=f"{past['reason']}: {_meaning(past['reason'])}"
+            + (f" {output.printable(past['detail'])}" if past.get("detail") else ""),
+        )
     if server is None or not past.get("tool") or not who[2]:
         raise output.Stop(
             output.NO,

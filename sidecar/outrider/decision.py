@@ -103,7 +103,10 @@ class Reason(documented.Documented):
         "LocalAuthRefused",
         "The caller did not present the token of /etc/outrider/mcp.json (R3).",
     )
-    HOST_REFUSED = "HostRefused", "Host or Origin is not on `allowedHosts`, duplicated or null (R4)."
+    HOST_REFUSED = (
+        "HostRefused",
+        "Host is not 127.0.0.1, localhost or [::1] (or an `--allowed-host` of the sidecar), Origin is of another site, or one is duplicated (R4).",
+    )
     MALFORMED_REQUEST = "MalformedRequest", "The body is not one strict JSON-RPC message (R7)."
     HEADER_MISMATCH = "HeaderMismatch", "MCP headers and body do not say the same (R10)."
     VERSION_UNSUPPORTED = "VersionUnsupported", "A protocol version that is not spoken here."

@@ -52,7 +52,9 @@ def not_accepted(objection: decision.Objection) -> Answer:
     """A caller that the door does not know: 401 without `resource_metadata`, which would open a browser; or 403."""
     if objection.reason is _R.HOST_REFUSED:
         return plain(
-            403, "Host or Origin is not allowed here; the setting `allowedHosts` names those that are"
+            403,
+            "Host or Origin is not allowed here: dial the proxy as 127.0.0.1 or localhost with its port,"
+            " and send no Origin but one of those",
         )
     text = "send the token: read /etc/outrider/mcp.json (on a laptop: .outrider/mcp.json in the folder of `outrider dev`)"
     return plain(401, text, (b"www-authenticate", b"Bearer"))

@@ -18,7 +18,7 @@ _LOOPBACK = (b"127.0.0.1", b"localhost", b"[::1]")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Guard:
-    """`hosts` are further names this proxy may be called by (`allowedHosts`), lower case, with or without a port.
+    """`hosts` are further names this proxy may be called by (`--allowed-host`), lower case, with or without a port.
 
     `token` is the local-auth token; None asks for none, where loopback is the agent's alone or the kernel has said who calls.
     Origins are accepted on loopback only, any port: browsers' inspectors on a laptop.

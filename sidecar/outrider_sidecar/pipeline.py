@@ -213,12 +213,15 @@ class Pipeline:
         handler = self._requests.get((message.method, visit.subject.modern))
         if handler is not None:
             return handler(visit, bound)
-        self.desk.of_caller(_R.METHOD_UNKNOWN, place=visit.endpoint, detail=message.method)
+        self.desk.of_caller(_R.METHOD_UNKNOWN, place=visit.endpoint, detail=message.method, about=visit.about)
         answers.unknown_method(visit.subject.id, modern=visit.subject.modern).give(visit.reply)
         return None
 
     def _aside(self, agent: agents.Agent, standing: seats.Standing, message: jsonrpc.Answer) -> None:
-        """A server asks an agent something outside of any call, in the session that was opened for it."""
+        """A server asks an agent something outside of any call, in the session that was opened for it.
+
+        What the session was opened for is no part of it: the record names the server and what it asks, and no tool.
+        """
         bound, leg = self._current.bound, self._parts.servers.leg_at_hand(standing.permit, agent)
         if bound is None or leg is None or leg.session is None:
             return
@@ -226,7 +229,7 @@ class Pipeline:
             self._gate.ids.next(), bound.snapshot.workload, bound.digest, agent.version, message.method, ""
         )
         deadline = self._parts.clock() + standing.permit.server.endpoint.stream_seconds
-        matter = inquiries.Matter(about, standing.permit, leg, agent, via=None, deadline=deadline)
+        matter = inquiries.Matter(about, standing.aside, leg, agent, via=None, deadline=deadline)
         inquiries.Inquiry(self._inquiries, matter).heard(message)
 
     def _again(self, subject: call.Call, request: str) -> decision.Decision:

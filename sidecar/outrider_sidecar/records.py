@@ -131,9 +131,13 @@ class Writer:
         )
 
     def _asked(self, permit: decision.Permit, params: bytes) -> audit.Body:
-        """What a server says to people is kept where results are, and not where anything of them is redacted."""
+        """What a server says to people is kept where results are, and not where anything of them is redacted.
+
+        What is about no tool may quote any: there it is enough that something of one is.
+        """
         level, tool = permit.server.audit.level, permit.call.name
-        if any(_pointers(permit.server, tool, result=each) for each in (True, False)):
+        redacted = any(_pointers(permit.server, tool, result=each) for each in (True, False))
+        if redacted or (not tool and permit.server.audit.redact):
             level = snapshot.AuditLevel.METADATA
         return audit.result_body(params, level, key=self._key)
 

@@ -11,7 +11,18 @@ import logging
 from collections.abc import Callable
 
 from outrider import audit, bind, call, decision, names
-from outrider_sidecar import answers, closing, governed, ids, journal, orders, telemetry, visits
+from outrider_sidecar import (
+    answers,
+    closing,
+    endings,
+    governed,
+    ids,
+    journal,
+    orders,
+    records,
+    telemetry,
+    visits,
+)
 from outrider_sidecar import current as in_force
 
 log = logging.getLogger("outrider")
@@ -34,9 +45,19 @@ class Desk:
         record = audit.RefusalRecord(event=event, request_id=event, reason=reason.value, method="")
         self._note(record, self._parts.journal.refusal_before_auth)
 
-    def of_caller(self, reason: decision.Reason, *, place: str, detail: str = "") -> None:
-        """What an accepted caller sent is no request we take: recorded with who it was, in a measure of its own."""
-        bound, event = self._current.bound, self.ids.next()
+    def of_caller(
+        self,
+        reason: decision.Reason,
+        *,
+        place: str,
+        detail: str = "",
+        about: records.About | None = None,
+    ) -> None:
+        """What an accepted caller sent is no request we take: recorded with who it was, in a measure of its own.
+
+        `about` for what was one: whoever is told its id finds the record by it.
+        """
+        bound, event = self._current.bound, self.ids.next() if about is None else about.request_id
         record = audit.RefusalRecord(
             event=event,
             request_id=event,
@@ -44,8 +65,10 @@ class Desk:
             principal=None if bound is None else audit.principal(bound.snapshot.workload),
             server=place.removesuffix("/mcp").strip("/"),
             snapshot="" if bound is None else bound.digest,
-            method="",
+            era="" if about is None else about.era,
+            method="" if about is None else about.method,
             detail=detail,
+            trace_id="" if about is None else about.trace_id,
         )
         self._note(record, self._parts.journal.refusal_of_caller)
 
@@ -87,12 +110,19 @@ class Desk:
         answers.json(body).give(visit.reply)
 
     def method(self, visit: visits.Visit, objection: decision.Objection) -> None:
-        """Nothing can be answered yet: a call is refused as calls are, anything else with an error."""
+        """Nothing can be answered yet: a call is refused as calls are, anything else with an error.
+
+        Whatever went wrong before, nothing was sent for the agent: no words may say that something may have been done.
+        """
         if visit.subject.message.method in governed.METHODS:
             named = governed.named(visit.subject.message).at(visit.server or _NOWHERE, "")
             self.call(visit, decision.Refusal(dataclasses.replace(named, arguments=None), objection), None)
             return
-        self.of_caller(objection.reason, place=visit.endpoint)
+        detail = objection.detail
+        if objection.reason in endings.UNCERTAIN:
+            detail = ", ".join(filter(None, (f"before anything was sent: {objection.reason.value}", detail)))
+            objection = dataclasses.replace(objection, reason=decision.Reason.UPSTREAM_NOT_READY)
+        self.of_caller(objection.reason, place=visit.endpoint, detail=detail, about=visit.about)
         body = answers.refused(visit.subject, objection, request_id=visit.about.request_id)
         answers.json(body).give(visit.reply)
 

@@ -42,6 +42,14 @@ class Standing:
     permit: decision.Permit
     session: legs.Session
 
+    @property
+    def aside(self) -> decision.Permit:
+        """For what belongs to no request: still this server with this credential, but about nothing that it offers."""
+        subject = call.Call(self.permit.call.server, "", method=call.Method.LIST)
+        return dataclasses.replace(
+            self.permit, call=subject, target=None, rules=(), reservations=(), would=(), round_of=""
+        )
+
 
 Ask = Callable[[agents.Agent, Standing, jsonrpc.Answer], None]
 """A server asks something outside of any call; whoever this is answers it."""

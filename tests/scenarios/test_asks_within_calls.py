@@ -61,7 +61,7 @@ def test_a_server_of_the_handshake_era_asks_its_agent_in_the_middle_of_the_call(
             assert [each[0] for each in there.asked] == [method]
             assert worded(there) == worded(direct)
             call, ask = (each for each in world.intents if each.method in ("tools/call", method))
-            within = (call.request_id, tool) if tool in MID_CALL else (ask.request_id, ask.tool)
+            within = (call.request_id, tool) if tool in MID_CALL else (ask.request_id, "")
             assert (ask.request_id, ask.tool) == within
 
     run(scenario())
