@@ -15,6 +15,7 @@ from tests import proxies
 from tests.servers import mcp, stages
 
 from outrider import testing
+from outrider_sidecar import lists
 
 NAMED = {"tools/call", "prompts/get", "resources/read"}
 both_agents = pytest.mark.parametrize("modern", [True, False], ids=["modern-agent", "legacy-agent"])
@@ -135,3 +136,81 @@ def played(scenario: Callable[[proxies.World, stages.Stage], Awaitable[None]], s
                 await scenario(world, served)
 
     asyncio.run(asyncio.wait_for(main(), 60))
+
+
+NEW = [
+    ("tools/call", {"name": "new", "arguments": {}}),
+    ("prompts/get", {"name": "new"}),
+    ("completion/complete", {"ref": {"type": "ref/prompt", "name": "new"}, "argument": {"name": "who", "value": ""}}),
+]  # fmt: skip
+
+
+async def asked_for(
+    world: proxies.World, method: str, params: dict[str, Any], path: str = proxies.PATH
+) -> proxies.Told:
+    head = {"mcp_name": params["name"]} if method in NAMED else {}
+    return await world.ask(proxies.request(method, params), path=path, **head)
+
+
+@pytest.mark.parametrize(("method", "params"), NEW)
+def test_a_name_that_the_server_has_got_since_is_known_once_the_list_has_aged(
+    monkeypatch: pytest.MonkeyPatch, method: str, params: dict[str, Any]
+) -> None:
+    stage = stages.Stage(tools=[stages.tool("echo")], prompts=[stages.prompt("greet")])
+
+    async def scenario(world: proxies.World, stage: stages.Stage) -> None:
+        lists_of = "tools/list" if method == "tools/call" else "prompts/list"
+        assert (await asked_for(world, method, params)).refusal
+        stage.tools.append(stages.tool("new"))
+        stage.prompts.append(stages.prompt("new"))
+        assert (await asked_for(world, method, params)).refusal
+        assert len(stage.of(lists_of)) == 1  # it is young yet
+        monkeypatch.setattr(lists, "TTL_SECONDS_MIN", 0.0)
+        assert (await asked_for(world, method, params)).refusal is None
+        assert len(stage.of(lists_of)) == 2
+        assert (await asked_for(world, method, params)).refusal is None
+        assert len(stage.of(lists_of)) == 2  # what is allowed waits for nothing
+
+    played(scenario, stage)
+
+
+def test_unknown_and_hidden_names_wait_alike_for_one_list_and_stay_refused_when_it_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = stages.Stage(tools=[stages.tool("echo"), stages.tool("hidden"), stages.tool("denied")])
+    let_go, broken = asyncio.Event(), []
+
+    async def act(line: mcp.Line, heard: stages.Heard) -> bool:
+        if heard.method != "tools/list":
+            return False
+        await let_go.wait()
+        if broken:
+            await line.json(stages.error(heard, -32603, "Internal error"))
+        return bool(broken)
+
+    async def scenario(world: proxies.World, stage: stages.Stage) -> None:
+        denied = testing.a_rule("Deny", "denied", message="not today")
+        world.apply(proxies.a_view(stage, testing.allow("echo", "denied"), denied))
+        let_go.set()
+        assert (await world.call("echo")).reason is None
+        floor = lists.TTL_SECONDS_MIN
+        for _ in range(2):
+            let_go.clear()
+            stage.heard.clear()
+            monkeypatch.setattr(lists, "TTL_SECONDS_MIN", 0.0)
+            waiting = [asyncio.create_task(world.call(name)) for name in ("hidden", "unknown") * 5]
+            await stage.until(lambda: stage.of("tools/list"))
+            assert (await world.call("echo")).reason is None
+            assert (await world.call("denied")).reason == "Denied"
+            assert not any(each.done() for each in waiting)
+            monkeypatch.setattr(lists, "TTL_SECONDS_MIN", floor)
+            let_go.set()
+            told = await asyncio.gather(*waiting)
+            assert {(each.reason, each.text) for each in told} == {
+                ("ToolUnknown", f"Unknown tool: {name}") for name in ("hidden", "unknown")
+            }
+            assert len(stage.of("tools/list")) == 1
+            broken.append("from now on")
+
+    stage.act = act
+    played(scenario, stage)

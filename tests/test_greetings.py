@@ -13,7 +13,7 @@ import pytest
 from tests import proxies
 from tests.servers import mcp, stages
 
-from outrider import snapshot
+from outrider import call, snapshot, testing
 
 Scenario = Callable[[proxies.World, stages.Stage], Awaitable[None]]
 EVERYTHING = {
@@ -123,3 +123,46 @@ def test_a_server_that_speaks_neither_era_is_asked_again_next_time() -> None:
         assert (await world.call("echo", modern=False, session=held)).reason is None
 
     play(scenario)
+
+
+def test_each_agent_is_told_what_the_server_says_in_its_own_era_whoever_came_last() -> None:
+    said = {
+        "server/discover": {"tools": {}, "prompts": {}, "resources": {"subscribe": True}},
+        "initialize": {"tools": {}, "resources": {}, "logging": {}},
+    }
+
+    async def scenario(world: proxies.World, stage: stages.Stage) -> None:
+        async def act(line: mcp.Line, heard: stages.Heard) -> bool:
+            if heard.method not in said:
+                return False
+            told = stages.answer(stage, heard)
+            told["result"]["capabilities"] = said[heard.method]
+            await line.json(told, *([b"mcp-session-id: s"] if heard.method == "initialize" else []))
+            return True
+
+        stage.act, stage.sessions["s"] = act, set()
+        changing = {"listChanged": True}
+        for _ in range(2):
+            assert (await world.call("echo", modern=False, session=await session(world))).reason is None
+            assert (await world.call("echo")).reason is None
+            await asyncio.gather(*(listed(world, kind) for kind in call.Kind))
+            told = (await world.ask(proxies.request("server/discover"))).result["capabilities"]
+            assert told == {
+                "tools": changing,
+                "prompts": changing,
+                "resources": {"subscribe": True, **changing},
+            }
+            info = {
+                "protocolVersion": mcp.LEGACY,
+                "capabilities": {},
+                "clientInfo": {"name": "t", "version": "1"},
+            }
+            told = (await world.ask(proxies.request("initialize", info), modern=False)).result["capabilities"]
+            assert told == {"tools": changing, "resources": changing, "logging": {}}
+        assert stage.of("prompts/list")
+
+    async def listed(world: proxies.World, kind: call.Kind) -> None:
+        world.lists.changed(proxies.API, kind)
+        assert await world.lists.ensure(proxies.API, kind) is None
+
+    play(scenario, rules=(testing.allow(prompts=("*",), resources=("*",)),))

@@ -10,7 +10,7 @@ import pytest
 from tests import asking
 
 from outrider import snapshot
-from outrider_sidecar import asked, jsonrpc, legs
+from outrider_sidecar import asked, introductions, jsonrpc, legs
 
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
 
@@ -166,3 +166,19 @@ def test_an_entry_that_fixes_the_revision_leaves_one_era_to_find_out(
 ) -> None:
     server = legs.Server(snapshot.Endpoint(url="http://127.0.0.1:9/mcp", protocol=protocol))
     assert (server.speaks_modern, server.speaks_legacy) == (modern, legacy)
+
+
+def test_what_a_server_says_in_one_era_leaves_alone_what_it_said_in_the_other() -> None:
+    server = legs.Server(snapshot.Endpoint(url="http://127.0.0.1:9/mcp"))
+    assert server.introduced(modern=True).capabilities is None
+    stateless, greeted, newer = (
+        introductions.Introduction(name) for name in ("stateless", "greeted", "newer")
+    )
+    server.found(True, speaks=True, introduction=stateless)
+    assert server.introduced(modern=False) is stateless  # not met in that era yet
+    server.found(False, speaks=True, introduction=greeted)
+    assert (server.introduced(modern=True), server.introduced(modern=False)) == (stateless, greeted)
+    server.found(True, speaks=True, introduction=newer)
+    assert (server.introduced(modern=True), server.introduced(modern=False)) == (newer, greeted)
+    server.found(False, speaks=False)
+    assert server.introduced(modern=False) is newer

@@ -345,3 +345,27 @@ def test_a_server_that_says_that_it_has_no_subscriptions_is_not_promised_for() -
         assert world.intents == []
 
     hearing.run(scenario, stage)
+
+
+def test_an_agent_of_the_other_era_takes_no_subscription_away() -> None:
+    stage = hearing.a_stage()
+
+    async def act(line, heard):
+        if heard.method != "initialize":
+            return False
+        made = stages.answer(stage, heard)
+        made["result"]["capabilities"] = {"tools": {}, "resources": {}}
+        stage.sessions["s"] = set()
+        await line.json(made, b"mcp-session-id: s")
+        return True
+
+    stage.act = act
+
+    async def scenario(world: proxies.World) -> None:
+        await world.ask(proxies.request("tools/list"))
+        await world.call("t", modern=False, session=await world.open_session())
+        assert stage.of("initialize")
+        _, honoured = await hearing.listen(world, {"resourceSubscriptions": ["file:///a"]})
+        assert honoured == {"resourceSubscriptions": ["file:///a"]}
+
+    hearing.run(scenario, stage)
