@@ -37,6 +37,11 @@ async def touch(ctx: Context) -> str:
     return "touched"
 
 @notes.tool()
+def sprout() -> str:
+    notes.add_tool(lambda: "new", name="sprouted", description="Nobody was told of it.")
+    return "sprouted"
+
+@notes.tool()
 async def grow(ctx: Context) -> str:
     notes.add_tool(lambda: "new", name="grown", description="It was not there before.")
     await ctx.notify_tools_changed()
@@ -127,7 +132,7 @@ async def until(true):
 def test_a_modern_client_hears_of_resources_tools_and_policy_until_the_proxy_goes(world):
     async def scenario():
         async with connected(world, "notes", mode="auto") as client:
-            assert {tool.name for tool in (await client.list_tools()).tools} == {"touch", "grow"}
+            assert {tool.name for tool in (await client.list_tools()).tools} == {"touch", "sprout", "grow"}
             async with client.listen(
                 tools_list_changed=True, resource_subscriptions=["notes://today"]
             ) as heard:
@@ -193,5 +198,36 @@ def test_resources_of_a_legacy_server_are_heard_of_by_clients_of_both_eras(world
                     await client.call_tool("toggle-subscriber-updates", {})
                     async with asyncio.timeout(20):
                         assert await anext(stream) == events.ResourceUpdated(uri=EVERYTHING)
+
+    run(scenario)
+
+
+def test_what_a_server_of_both_eras_says_in_one_is_not_told_to_clients_of_the_other(world):
+    async def scenario():
+        for _ in range(2):
+            async with connected(world, "notes", mode="legacy") as client:
+                await client.call_tool("touch", {})  # by which the server is met in this era
+            async with connected(world, "notes", mode="legacy") as client:
+                assert client.server_capabilities.resources.subscribe is None
+            async with connected(world, "notes", mode="auto") as client:
+                assert client.server_capabilities.resources.subscribe is True
+                async with client.listen(resource_subscriptions=["notes://today"]) as heard:
+                    assert heard.honored.resource_subscriptions == ["notes://today"]
+                    await client.call_tool("touch", {})
+                    assert await anext(heard) == events.ResourceUpdated(uri="notes://today")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+def test_a_tool_that_a_server_got_and_told_nobody_of_can_be_called_within_seconds(world, mode):
+    async def scenario():
+        async with connected(world, "notes", mode=mode) as client:
+            await client.list_tools()
+            await client.call_tool("sprout", {})
+            async with asyncio.timeout(15):  # the list is kept for a minute by servers that name no time
+                while (told := await client.call_tool("sprouted", {})).is_error:
+                    await asyncio.sleep(0.2)
+            assert told.content[0].text == "new"
 
     run(scenario)
