@@ -85,7 +85,7 @@ def test_what_is_about_no_tool_is_kept_nowhere_when_something_of_any_tool_is_red
     """It may quote any of them."""
     redact = (snapshot.Redaction(tools=("other",), result=("/token",)),)
     permit = an_order(level=snapshot.AuditLevel.FULL, redact=redact).permit
-    aside = seats.Standing(permit, session=None).aside  # type: ignore[arg-type]
+    aside = seats.Standing(permit, session=None).aside(permit.server)  # type: ignore[arg-type]
     raw = json.dumps(FORM).encode()
     for each in (permit, aside):
         bench.judge.ruling(asks.ABOUT, each, "elicitation/create", raw, offered={"elicitation": {}})

@@ -223,13 +223,14 @@ class Pipeline:
         What the session was opened for is no part of it: the record names the server and what it asks, and no tool.
         """
         bound, leg = self._current.bound, self._parts.servers.leg_at_hand(standing.permit, agent)
-        if bound is None or leg is None or leg.session is None:
+        held = None if bound is None else bound.servers.get(standing.permit.server.id)
+        if bound is None or held is None or leg is None or leg.session is None:
             return
         about = records.About(
             self._gate.ids.next(), bound.snapshot.workload, bound.digest, agent.version, message.method, ""
         )
-        deadline = self._parts.clock() + standing.permit.server.endpoint.stream_seconds
-        matter = inquiries.Matter(about, standing.aside, leg, agent, via=None, deadline=deadline)
+        deadline = self._parts.clock() + held.view.endpoint.stream_seconds
+        matter = inquiries.Matter(about, standing.aside(held.view), leg, agent, via=None, deadline=deadline)
         inquiries.Inquiry(self._inquiries, matter).heard(message)
 
     def _again(self, subject: call.Call, request: str) -> decision.Decision:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from outrider import call, decision, names
+from outrider import call, decision, names, snapshot
 from outrider_sidecar import (
     agents,
     channels,
@@ -42,12 +42,21 @@ class Standing:
     permit: decision.Permit
     session: legs.Session
 
-    @property
-    def aside(self) -> decision.Permit:
-        """For what belongs to no request: still this server with this credential, but about nothing that it offers."""
+    def aside(self, view: snapshot.ServerView) -> decision.Permit:
+        """For what belongs to no request: still this server with this credential, but about nothing that it offers.
+
+        `view` is what is in force of it now: what it may ask may have been narrowed since the session was opened.
+        """
         subject = call.Call(self.permit.call.server, "", method=call.Method.LIST)
         return dataclasses.replace(
-            self.permit, call=subject, target=None, rules=(), reservations=(), would=(), round_of=""
+            self.permit,
+            call=subject,
+            server=view,
+            target=None,
+            rules=(),
+            reservations=(),
+            would=(),
+            round_of="",
         )
 
 

@@ -67,6 +67,25 @@ def test_a_server_of_the_handshake_era_asks_its_agent_in_the_middle_of_the_call(
     run(scenario())
 
 
+def test_what_a_server_may_ask_aside_is_what_is_in_force_now(dual: str, tmp_path: pathlib.Path) -> None:
+    """Its session goes on, with what was declared when it was opened."""
+
+    async def scenario() -> None:
+        person = Person()
+        async with proxied(tmp_path, dual) as world:
+            token = proxies.TOKEN.decode()
+            async with client(through(world), person, modern=False, token=token) as session:
+                assert "file:///work" in text(await session.call_tool("test_roots", {}))
+                view = proxies.a_view(
+                    None, EVERY_KIND, endpoint={"url": dual}, features=snapshot.ClientFeatures()
+                )
+                world.apply(view)
+                assert "file:///work" not in text(await session.call_tool("test_roots", {}))
+                assert len(person.asked) == 1
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     ("tool", "words"),
     [("test_sampling", "the server's entry does not allow sampling")],
