@@ -207,8 +207,9 @@ class World:
             params["_meta"] = {"progressToken": token}
         return await self.start(request("tools/call", params, id_=id_), **options)
 
-    async def open_session(self, path: str = PATH, version: str = mcp.LEGACY) -> str:
-        info = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    async def open_session(self, path: str = PATH, version: str = mcp.LEGACY, **capabilities: Any) -> str:
+        client = {"name": "t", "version": "1"}
+        info = {"protocolVersion": version, "capabilities": capabilities, "clientInfo": client}
         told = await self.ask(request("initialize", info), path=path, modern=False)
         assert told.status == 200, told
         return told.headers["mcp-session-id"]

@@ -174,6 +174,29 @@ def test_a_name_that_the_server_has_got_since_is_known_once_the_list_has_aged(
     played(scenario, stage)
 
 
+def test_a_list_that_hangs_keeps_nobody_waiting_for_a_name_that_looks_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = stages.Stage(tools=[stages.tool("echo")])
+    hanging = asyncio.Event()
+
+    async def act(_line: mcp.Line, heard: stages.Heard) -> bool:
+        if heard.method == "tools/list" and hanging.is_set():
+            await asyncio.sleep(30)
+        return False
+
+    async def scenario(world: proxies.World, stage: stages.Stage) -> None:
+        assert (await world.call("echo")).reason is None
+        hanging.set()
+        monkeypatch.setattr(lists, "TTL_SECONDS_MIN", 0.0)
+        monkeypatch.setattr(lists, "LOOK_SECONDS_MAX", 0.2)
+        async with asyncio.timeout(10):  # a call may take 50 s
+            assert (await world.call("unknown")).reason == "ToolUnknown"
+
+    stage.act = act
+    played(scenario, stage)
+
+
 def test_unknown_and_hidden_names_wait_alike_for_one_list_and_stay_refused_when_it_cannot_be_had(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

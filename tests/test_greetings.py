@@ -37,19 +37,9 @@ def play(scenario: Scenario, era: str = "dual", **view: Any) -> None:
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
-async def session(world: proxies.World, version: str = mcp.LEGACY, **capabilities: Any) -> str:
-    info = {
-        "protocolVersion": version,
-        "capabilities": capabilities,
-        "clientInfo": {"name": "t", "version": "1"},
-    }
-    told = await world.ask(proxies.request("initialize", info), modern=False)
-    return told.headers["mcp-session-id"]
-
-
 def test_a_server_of_both_eras_is_met_in_each_agents_own() -> None:
     async def scenario(world: proxies.World, stage: stages.Stage) -> None:
-        held = await session(world)
+        held = await world.open_session()
         assert (await world.call("echo", modern=False, session=held)).status == 200
         assert (await world.call("echo")).status == 200
         legacy, modern = stage.of("tools/call")
@@ -62,7 +52,7 @@ def test_a_server_of_both_eras_is_met_in_each_agents_own() -> None:
 @pytest.mark.parametrize(("era", "modern"), [("modern", False), ("legacy", True)])
 def test_only_what_a_server_does_not_speak_is_bridged(era: str, modern: bool) -> None:
     async def scenario(world: proxies.World, stage: stages.Stage) -> None:
-        held = None if modern else await session(world)
+        held = None if modern else await world.open_session()
         for _ in range(2):
             assert (await world.call("echo", modern=modern, session=held)).reason is None
         assert [each.modern for each in stage.of("tools/call")] == [era == "modern"] * 2
@@ -76,7 +66,7 @@ def test_only_what_a_server_does_not_speak_is_bridged(era: str, modern: bool) ->
 @pytest.mark.parametrize("version", ["2025-03-26", "2025-06-18", "2025-11-25"])
 def test_a_session_speaks_the_agents_revision(version: str) -> None:
     async def scenario(world: proxies.World, stage: stages.Stage) -> None:
-        held = await session(world, version)
+        held = await world.open_session(version=version)
         told = await world.call("echo", modern=False, session=held, mcp_protocol_version=version)
         assert told.reason is None
         assert stage.of("tools/call")[0].headers["mcp-protocol-version"] == version
@@ -99,10 +89,10 @@ def test_a_server_learns_what_the_agent_declared_and_the_entry_permits(
     features: snapshot.ClientFeatures, told: dict[str, Any]
 ) -> None:
     async def scenario(world: proxies.World, stage: stages.Stage) -> None:
-        held = await session(world, **EVERYTHING)
+        held = await world.open_session(**EVERYTHING)
         await world.call("echo", modern=False, session=held)
         assert stage.of("initialize")[-1].params["capabilities"] == told
-        bare = await session(world)
+        bare = await world.open_session()
         await world.call("echo", modern=False, session=bare)
         assert stage.of("initialize")[-1].params["capabilities"] == {}
 
@@ -117,7 +107,7 @@ def test_a_server_that_speaks_neither_era_is_asked_again_next_time() -> None:
 
         assert (await world.call("echo")).reason is None
         stage.act = nothing
-        held = await session(world)
+        held = await world.open_session()
         assert (await world.call("echo", modern=False, session=held)).reason == "UpstreamNotReady"
         stage.act = None
         assert (await world.call("echo", modern=False, session=held)).reason is None
@@ -143,7 +133,7 @@ def test_each_agent_is_told_what_the_server_says_in_its_own_era_whoever_came_las
         stage.act, stage.sessions["s"] = act, set()
         changing = {"listChanged": True}
         for _ in range(2):
-            assert (await world.call("echo", modern=False, session=await session(world))).reason is None
+            assert (await world.call("echo", modern=False, session=await world.open_session())).reason is None
             assert (await world.call("echo")).reason is None
             await asyncio.gather(*(listed(world, kind) for kind in call.Kind))
             told = (await world.ask(proxies.request("server/discover"))).result["capabilities"]

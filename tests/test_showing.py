@@ -16,7 +16,7 @@ from tests import proxies
 from tests.servers import mcp, stages
 
 from outrider import call, names, rules, testing
-from outrider_sidecar import lists, showing
+from outrider_sidecar import lists
 
 OTHER = names.ServerId("crm", "other")
 EVERYTHING = testing.allow(prompts=("*",), resources=("*",))
@@ -201,7 +201,7 @@ def test_a_list_that_hangs_hides_no_other_kind(slow: str) -> None:
             for method in stages.LISTS:
                 if not method.startswith(slow.partition("/")[0]):
                     assert await shown(world, method)
-            assert loop.time() - began < showing.SECONDS_MAX / 2
+            assert loop.time() - began < lists.LOOK_SECONDS_MAX / 2
             late = await hanging.answer()
             assert late.last["error"]["data"]["dev.outrider/refusal"]["reason"] == "UpstreamNotReady"
             go_on.set()
@@ -290,7 +290,7 @@ def test_a_server_that_is_slow_to_meet_delays_its_introduction_by_a_bounded_time
             loop = asyncio.get_running_loop()
             began = loop.time()
             told = await world.ask(asked, modern=modern)
-            assert showing.SECONDS_MAX - 0.1 < loop.time() - began < showing.SECONDS_MAX * 2
+            assert lists.LOOK_SECONDS_MAX - 0.1 < loop.time() - began < lists.LOOK_SECONDS_MAX * 2
             assert {"tools", "prompts", "resources"} <= set(told.result["capabilities"])
             began = loop.time()
             await world.ask(asked, modern=modern, path="/mcp")

@@ -311,9 +311,8 @@ class Talk:
         return True
 
     async def begin(self, request, reply):
-        accept = dict(request.headers).get(b"accept")
         call_later = asyncio.get_running_loop().call_later
-        out = streams.Outgoing(reply, accepts=streams.accepted(accept), call_later=call_later)
+        out = streams.Outgoing(reply, accepts=streams.accepted(request.headers), call_later=call_later)
         out.feeding(self)
         for number in range(int(request.target[1:])):
             self.notified += 1

@@ -18,7 +18,6 @@ from outrider_sidecar import (
     conventions,
     crossing,
     endings,
-    exchange,
     governed,
     interviews,
     jsonrpc,
@@ -158,11 +157,11 @@ class Calls:
     async def _once_renewed(
         self, visit: visits.Visit, bound: bind.Bound, refusal: decision.Refusal, needs: int
     ) -> None:
-        """Decides once more when the list has been fetched; a server that cannot be listed has nothing new."""
+        """Decides once more when the list has been fetched; a server that cannot be listed soon has nothing new."""
         server, kind = refusal.call.server, refusal.call.kind
         deadline = visit.request.received + bound.servers[server].view.endpoint.call_seconds
         left = max(0.0, deadline - self._parts.clock())
-        await self._catalogue.renewed(server, kind, seconds=left)
+        await self._catalogue.renewed(server, kind, seconds=min(left, lists.LOOK_SECONDS_MAX))
         now = self._current.bound
         assert now is not None
         waiting = self._decided(visit, now, needs, renewed=True)
@@ -209,7 +208,7 @@ class Calls:
         return made.start()
 
     def _out(self, visit: visits.Visit, permit: decision.Permit) -> resuming.Out:
-        accepts = streams.accepted(_first(visit.request.headers, b"accept"))
+        accepts = streams.accepted(visit.request.headers)
         keep_json = permit.price.result_bytes_max > streams.FRAME_BYTES_MAX
         if visit.agent is not None and visit.agent.version >= _POLLED_SINCE:
             return resuming.Resumable(
@@ -241,7 +240,3 @@ class Calls:
 
 def _unmirrored(visit: visits.Visit, permit: decision.Permit) -> str | None:
     return mirrors.objection(crossing.mirrored(permit), permit.call.arguments, visit.request.headers)
-
-
-def _first(headers: exchange.Headers, name: bytes) -> bytes | None:
-    return next((value for key, value in headers if key == name), None)

@@ -129,5 +129,12 @@ class Upstream(Protocol):
         *,
         deadline: float,
         method: str = "POST",
+        place: str = "",
     ) -> Flight:
-        """Starts one HTTP request to `permit.server.endpoint.url`; deadline in loop time (seconds). Never raises."""
+        """Starts one HTTP request to `permit.server.endpoint.url`; deadline in loop time (seconds). Never raises.
+
+        `place` is another path and query at that URL's origin, already encoded.
+        """
+
+    async def close(self) -> None:
+        """Ends everything under way."""

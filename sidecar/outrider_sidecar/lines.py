@@ -11,15 +11,11 @@ from __future__ import annotations
 import asyncio
 import urllib.parse
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from outrider import decision
 from outrider_sidecar import conventions, exchange, jsonrpc, letters, reading, streams
-
-if TYPE_CHECKING:
-    from outrider_sidecar import ssetransport
 
 WAITING_MAX = 1_024
 """Letters without an answer; what comes on top is refused unsent."""
@@ -41,7 +37,7 @@ class Line:
 
     def __init__(
         self,
-        out: ssetransport.WayOut,
+        out: exchange.Upstream,
         permit: decision.Permit,
         lent: exchange.Lent,
         *,

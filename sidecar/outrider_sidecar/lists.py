@@ -34,6 +34,10 @@ TTL_SECONDS_MAX = 3600.0
 RETRY_SECONDS = 2.0
 """A server that could not be listed is not asked again sooner: a dead one must not cost every caller its timeout."""
 
+LOOK_SECONDS_MAX = 3.0
+"""How long whoever looks waits for servers that were never met or listed, from when they were first asked (decision 8). A call that
+cannot be decided without a list waits as long as it may."""
+
 WARM_AT_ONCE = 4
 
 CHANGED_SECONDS_MIN = 1.0

@@ -8,20 +8,18 @@ that is too old or altered, looks unknown (R18).
 
 from __future__ import annotations
 
-import base64
-import binascii
 import collections
-import hmac
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from outrider_sidecar import seals
+
 AGE_SECONDS_MAX = 24 * 3600.0
 ENDED_MAX = 10_000
 """DELETEd sessions that are remembered as dead; kept in memory, so a restart forgives them."""
 
-_SEAL_BYTES = 32
 _PURPOSE = b"outrider session 1\0"
 ID_CHARACTERS_MAX = 1024
 
@@ -44,7 +42,7 @@ class Sealer:
     """`key` is 32 bytes that outlive the process; `entropy(n)` gives n random bytes; `wall` epoch seconds."""
 
     def __init__(self, key: bytes, *, entropy: Callable[[int], bytes], wall: Callable[[], float]) -> None:
-        self._key = key
+        self._seal = seals.Seal(key, _PURPOSE)
         self._entropy = entropy
         self._wall = wall
         self._ended: collections.OrderedDict[bytes, None] = collections.OrderedDict()
@@ -55,21 +53,13 @@ class Sealer:
         """A new session: its id, which is visible ASCII, and what it carries."""
         state = State(version, principal, endpoint, self._wall(), self._entropy(16), capabilities or {})
         body = msgspec.msgpack.encode(state)
-        return base64.urlsafe_b64encode(self._seal(body) + body).rstrip(b"=").decode(), state
+        return self._seal.close(body), state
 
     def read(self, text: str, *, principal: str, endpoint: str) -> State | None:
         """The session behind an id, None when it is not a live one of this principal on this endpoint."""
-        if len(text) > ID_CHARACTERS_MAX or not text.isascii():
+        body = self._seal.open(text, characters_max=ID_CHARACTERS_MAX)
+        if body is None:
             return None
-        try:
-            sealed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
-            return None
-        seal, body = sealed[:_SEAL_BYTES], sealed[_SEAL_BYTES:]
-        if not hmac.compare_digest(seal, self._seal(body)):
-            return None
-        if base64.urlsafe_b64encode(sealed).rstrip(b"=").decode() != text:
-            return None  # the last character's spare bits were changed: the same bytes, another id
         try:
             state = msgspec.msgpack.decode(body, type=State)
         except msgspec.DecodeError:
@@ -82,6 +72,3 @@ class Sealer:
         self._ended[nonce] = None
         while len(self._ended) > ENDED_MAX:
             self._ended.popitem(last=False)
-
-    def _seal(self, body: bytes) -> bytes:
-        return hmac.digest(self._key, _PURPOSE + body, "sha256")

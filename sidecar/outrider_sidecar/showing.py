@@ -15,9 +15,6 @@ from outrider import bind, call, catalog, decide, decision, names
 from outrider_sidecar import answers, conventions, jsonrpc, lists, local, refusals, streams, visits
 from outrider_sidecar import current as in_force
 
-SECONDS_MAX = 3.0
-"""How long an agent waits for servers that were never met or listed, from when they were first asked."""
-
 FORMS: Final[Mapping[str, catalog.Form]] = {
     conventions.LIST_TOOLS: catalog.Form.TOOLS,
     conventions.LIST_PROMPTS: catalog.Form.PROMPTS,
@@ -68,7 +65,7 @@ class Showing:
     async def _once_met(
         self, visit: visits.Visit, server: names.ServerId, kind: call.Kind, give: Introduced
     ) -> None:
-        await self._catalogue.patiently([server], kind, seconds=SECONDS_MAX)
+        await self._catalogue.patiently([server], kind, seconds=lists.LOOK_SECONDS_MAX)
         bound = self._bound()
         if server in bound.servers and bound.servers[server].in_sight:
             self._introduced(visit, bound, give)
@@ -98,14 +95,16 @@ class Showing:
 
     async def _once_listed(self, visit: visits.Visit, missing: list[names.ServerId], kind: call.Kind) -> None:
         """Waits for lists that nobody has asked for yet. A server that is down is left out of the merged list, and that is recorded."""
-        await self._catalogue.patiently(missing, kind, seconds=SECONDS_MAX)
+        await self._catalogue.patiently(missing, kind, seconds=lists.LOOK_SECONDS_MAX)
         bound, server = self._bound(), visit.server
         if server is None:
             self._without(visit, bound, missing, kind)
             self._page(visit, bound)
         elif server not in bound.servers or not bound.servers[server].in_sight:
             self._desk.server(visit)
-        elif (failed := await self._catalogue.ensure(server, kind, seconds=SECONDS_MAX)) is not None:
+        elif (
+            failed := await self._catalogue.ensure(server, kind, seconds=lists.LOOK_SECONDS_MAX)
+        ) is not None:
             self._desk.method(visit, decision.Objection(failed.reason, visible=True))
         else:
             self._page(visit, self._bound())
@@ -142,8 +141,7 @@ def _as_event(visit: visits.Visit, raw: bytes) -> bool:
     """Within a session a list comes as servers of the official SDKs send it: as an event, unless it is too large for one."""
     if visit.agent is None or len(raw) > streams.FRAME_BYTES_MAX:
         return False
-    accept = next((value for name, value in visit.request.headers if name == b"accept"), None)
-    return streams.accepted(accept).sse
+    return streams.accepted(visit.request.headers).sse
 
 
 def _asked_first(held: bind.BoundServer) -> call.Kind | None:

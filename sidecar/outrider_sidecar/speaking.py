@@ -86,10 +86,9 @@ class Speaking:
 
     def hear(self, agent: agents.Agent, request: exchange.Request, reply: exchange.Reply) -> None:
         """GET: the stream of an agent's session."""
-        accept = next((value for name, value in request.headers if name == b"accept"), None)
         server, bound = local.server_of(agent.endpoint), self._current.bound
         held = bound.servers.get(server) if bound is not None and server is not None else None
-        if not streams.accepted(accept).sse:
+        if not streams.accepted(request.headers).sse:
             answers.plain(406, "this is an event stream: send Accept: text/event-stream").give(reply)
         elif bound is None:
             answers.plain(503, "the proxy has not received its configuration yet").give(reply)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable
-from typing import Protocol
 
 from outrider import decision
 from outrider_sidecar import conventions, exchange, jsonrpc, letters, lines
@@ -22,34 +21,15 @@ LINES_MAX = 1_000
 _KEY_BYTES = 16
 
 
-class WayOut(Protocol):
-    """What is used of the way out: as `exchange.Upstream`, and another place at the endpoint's origin."""
-
-    def send(  # noqa: PLR0913 -- the shape of exchange.Upstream
-        self,
-        permit: decision.Permit,
-        lent: exchange.Lent,
-        head: exchange.Headers,
-        body: bytes,
-        into: exchange.Sink,
-        *,
-        deadline: float,
-        method: str = "POST",
-        place: str = "",
-    ) -> exchange.Flight:
-        """Starts one HTTP request."""
-
-    async def close(self) -> None:
-        """Ends everything under way."""
-
-
 class EitherTransport:
     """`exchange.Upstream` for servers of both transports; those of Streamable HTTP are passed straight on.
 
     `clock` is loop time; `entropy(n)` gives n random bytes.
     """
 
-    def __init__(self, out: WayOut, *, clock: Callable[[], float], entropy: Callable[[int], bytes]) -> None:
+    def __init__(
+        self, out: exchange.Upstream, *, clock: Callable[[], float], entropy: Callable[[int], bytes]
+    ) -> None:
         self._out = out
         self._entropy = entropy
         self._clock = clock
@@ -69,10 +49,13 @@ class EitherTransport:
         *,
         deadline: float,
         method: str = "POST",
+        place: str = "",
     ) -> exchange.Flight:
-        """As `exchange.Upstream.send`."""
+        """As `exchange.Upstream.send`; where messages are posted to over SSE is the stream's to say, so `place` is not."""
         if permit.server.endpoint.transport != "SSE":
-            return self._out.send(permit, lent, head, body, into, deadline=deadline, method=method)
+            return self._out.send(
+                permit, lent, head, body, into, deadline=deadline, method=method, place=place
+            )
         key = next((value for name, value in head if name == conventions.HEADER_SESSION), None)
         if key is None:
             return self._first(permit, lent, head, body, into, deadline)

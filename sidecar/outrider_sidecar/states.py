@@ -9,8 +9,6 @@ to the client anyhow, and what stands beside it here is no secret of anybody's.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import collections
 import hashlib
 import hmac
@@ -19,6 +17,7 @@ from collections.abc import Callable
 import msgspec
 
 from outrider import call
+from outrider_sidecar import seals
 
 ROUNDS_MAX = 5
 """How often a server may ask within one call (R22)."""
@@ -33,7 +32,6 @@ SPENT_MAX = 10_000
 """Spent states that are remembered; what was made before the oldest forgotten one is not free any more."""
 
 TEXT_CHARACTERS_MAX = 4 * (STATE_BYTES_MAX + 16_384) // 3
-_SEAL_BYTES = 32
 _PURPOSE = b"outrider request state 1\0"
 _CLOCK_SECONDS = 60.0
 
@@ -60,7 +58,7 @@ class States:
     """`key` is 32 bytes that outlive the process; `entropy(n)` gives n random bytes; `wall` epoch seconds."""
 
     def __init__(self, key: bytes, *, entropy: Callable[[int], bytes], wall: Callable[[], float]) -> None:
-        self._key = key
+        self._seal = seals.Seal(key, _PURPOSE)
         self._entropy = entropy
         self._wall = wall
         self._spent: collections.OrderedDict[bytes, float] = collections.OrderedDict()
@@ -89,7 +87,7 @@ class States:
             nonce=self._entropy(16),
         )
         body = msgspec.msgpack.encode(state)
-        return base64.urlsafe_b64encode(self._seal(body) + body).rstrip(b"=").decode()
+        return self._seal.close(body)
 
     def opened(self, text: object, subject: call.Call, *, principal: str) -> State | None:
         """What an agent came back with, None when it is not an unspent state of this very call. Spends nothing."""
@@ -121,24 +119,13 @@ class States:
             self._since = max(self._since, made)
 
     def _read(self, text: str) -> State | None:
-        if len(text) > TEXT_CHARACTERS_MAX or not text.isascii():
+        body = self._seal.open(text, characters_max=TEXT_CHARACTERS_MAX)
+        if body is None:
             return None
-        try:
-            sealed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
-            return None
-        seal, body = sealed[:_SEAL_BYTES], sealed[_SEAL_BYTES:]
-        if not hmac.compare_digest(seal, self._seal(body)):
-            return None
-        if base64.urlsafe_b64encode(sealed).rstrip(b"=").decode() != text:
-            return None  # spare bits of the last character were changed: the same bytes, another text
         try:
             return msgspec.msgpack.decode(body, type=State)
         except msgspec.DecodeError:
             return None
-
-    def _seal(self, body: bytes) -> bytes:
-        return hmac.digest(self._key, _PURPOSE + body, "sha256")
 
 
 _CANONICAL = msgspec.json.Encoder(order="deterministic")

@@ -188,10 +188,9 @@ class Accepted:
     sse: bool
 
 
-def accepted(value: bytes | None) -> Accepted:
-    """Reads an Accept header. Absent means JSON: a client that never named event streams need not understand them."""
-    if value is None:
-        return Accepted(json=True, sse=False)
+def accepted(headers: exchange.Headers) -> Accepted:
+    """Reads the Accept header. Absent means JSON: a client that never named event streams need not understand them."""
+    value = next((value for name, value in headers if name == b"accept"), b"application/json")
     kinds = set()
     for part in value.lower().split(b","):
         kind, *parameters = (piece.strip() for piece in part.split(b";"))

@@ -108,7 +108,7 @@ class Subscriptions:
 
     def listen(self, visit: visits.Visit, bound: bind.Bound) -> Coroutine[Any, Any, None] | None:
         """A `visits.Handler`."""
-        accepts = streams.accepted(_accept(visit))
+        accepts = streams.accepted(visit.request.headers)
         wanted = visit.subject.message.params.get("notifications")
         if not isinstance(wanted, dict) or not _is_list(wanted.get(ears.URIS)):
             text = f"params.notifications must be an object, and its {ears.URIS} a list of URIs"
@@ -219,7 +219,3 @@ def subscribes(catalogue: lists.Lists, server: names.ServerId) -> bool:
 
 def _is_list(value: object) -> bool:
     return value is None or (isinstance(value, list) and all(isinstance(each, str) for each in value))
-
-
-def _accept(visit: visits.Visit) -> bytes | None:
-    return next((value for name, value in visit.request.headers if name == b"accept"), None)

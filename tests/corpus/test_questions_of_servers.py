@@ -38,20 +38,11 @@ def asking_server(asked: list[Any], said: list[Any]) -> stages.Stage:
     return stages.Stage("legacy", tools=[stages.tool("query")], act=act, asked=asked)
 
 
-async def session_of(world: proxies.World, **capabilities: Any) -> str:
-    info = {
-        "protocolVersion": "2025-11-25",
-        "capabilities": capabilities,
-        "clientInfo": {"name": "t", "version": "1"},
-    }
-    return (await world.ask(proxies.request("initialize", info), modern=False)).headers["mcp-session-id"]
-
-
 def test_a_question_is_answered_by_nobody_but_the_session_that_was_asked_and_once() -> None:
     said: list[Any] = []
 
     async def scenario(world: proxies.World, stage: stages.Stage) -> None:
-        mine, other = await session_of(world, sampling={}), await session_of(world, sampling={})
+        mine, other = await world.open_session(sampling={}), await world.open_session(sampling={})
         asking = await world.calling("query", modern=False, session=mine)
         await asking.head()
         asked = await anext(ground.messages(asking))
@@ -77,7 +68,7 @@ def test_a_server_that_asks_a_thousand_things_or_with_ids_that_are_none_ends_its
     ids: list[Any] = [None, 1.5, {"a": 1}, [], True, "x" * 100_000, *range(1_000)]
 
     async def scenario(world: proxies.World, stage: stages.Stage) -> None:
-        mine = await session_of(world, sampling={})
+        mine = await world.open_session(sampling={})
         asking = await world.calling("query", modern=False, session=mine)
         await asking.head()
         heard = [each async for each in ground.messages(asking, seconds=3.0)]

@@ -18,20 +18,6 @@ from outrider import snapshot
 SAMPLING = snapshot.ClientFeatures(sampling=True, roots=True)
 
 
-async def open_session(world: proxies.World, path: str = proxies.PATH, **capabilities: Any) -> str:
-    info = {
-        "protocolVersion": "2025-11-25",
-        "capabilities": capabilities,
-        "clientInfo": {"name": "t", "version": "1"},
-    }
-    told = await world.ask(proxies.request("initialize", info), path=path, modern=False)
-    session = told.headers["mcp-session-id"]
-    await world.ask(
-        proxies.request("notifications/initialized", id_=None), path=path, modern=False, session=session
-    )
-    return session
-
-
 def asking_stage(*ids: Any) -> tuple[stages.Stage, list[Any]]:
     """A stage of the handshake era whose tool asks its client once for each id before it answers."""
     answered: list[Any] = []
@@ -67,7 +53,7 @@ def test_bug_04_what_a_client_posts_as_its_answer_reaches_the_server_and_the_cal
     stage, answered = asking_stage(*ids)
 
     async def scenario(world: proxies.World, stage: stages.Stage) -> None:
-        session = await open_session(world, sampling={})
+        session = await world.open_session(sampling={})
         asking = await world.calling("query", modern=False, session=session)
         assert (await asking.head())[1]["content-type"] == "text/event-stream"
         said = ground.messages(asking)

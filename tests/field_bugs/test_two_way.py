@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
 
 from tests import proxies
 from tests.field_bugs import ground
@@ -25,25 +24,11 @@ async def listening(world: proxies.World, session: str, path: str = proxies.PATH
     return asking
 
 
-async def open_session(world: proxies.World, path: str = proxies.PATH, **capabilities: Any) -> str:
-    info = {
-        "protocolVersion": "2025-11-25",
-        "capabilities": capabilities,
-        "clientInfo": {"name": "t", "version": "1"},
-    }
-    told = await world.ask(proxies.request("initialize", info), path=path, modern=False)
-    session = told.headers["mcp-session-id"]
-    await world.ask(
-        proxies.request("notifications/initialized", id_=None), path=path, modern=False, session=session
-    )
-    return session
-
-
 def test_bug_03_an_answer_comes_once_on_the_stream_of_its_request() -> None:
     """agentgateway/agentgateway#2373: answers on the POST and on the GET stream, "unknown message ID", disconnect."""
 
     async def scenario(world: proxies.World, stage: stages.Stage) -> None:
-        session = await open_session(world)
+        session = await world.open_session()
         asking = await listening(world, session)
         told = await world.call("query", {"n": 1}, id_=77, modern=False, session=session)
         assert [each["id"] for each in told.messages] == [77]
@@ -61,7 +46,7 @@ def test_bug_25_news_of_a_change_reaches_a_legacy_client_and_the_list_is_new(era
     """maximhq/bifrost#6885, envoyproxy/ai-gateway#1619: list_changed was swallowed."""
 
     async def scenario(world: proxies.World, stage: stages.Stage) -> None:
-        session = await open_session(world, path)
+        session = await world.open_session(path)
         options = {"path": path, "session": session, "modern": False}
         assert len(await ground.drained(world, "tools/list", "tools", **options)) == 1
         asking = await listening(world, session, path)

@@ -119,13 +119,3 @@ def worded(person: Person) -> list[Any]:
         None if params is None else params.model_dump(exclude={"meta"}, by_alias=True)
         for _, params in person.asked
     ]
-
-
-async def opened(world: proxies.World, capabilities: dict[str, Any]) -> str:
-    info = {
-        "protocolVersion": "2025-11-25",
-        "capabilities": capabilities,
-        "clientInfo": {"name": "t", "version": "1"},
-    }
-    told = await world.ask(proxies.request("initialize", info), modern=False)
-    return told.headers["mcp-session-id"]

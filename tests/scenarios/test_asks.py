@@ -312,7 +312,7 @@ def test_a_call_that_is_cancelled_while_a_person_thinks_is_over(
 
 async def _asked_within_a_call(world: proxies.World) -> tuple[str, Any, proxies.Asking]:
     """A session, the question that stands on the stream of its call, and that stream."""
-    session = await people.opened(world, {"elicitation": {}})
+    session = await world.open_session(elicitation={})
     asking = await world.calling(TOOL, modern=False, session=session)
     await asking.head()
     event = await asking.chunk()

@@ -183,7 +183,7 @@ def test_an_error_that_sends_people_to_an_address_goes_where_they_may_be_sent(
             proxied(tmp_path, stage.url, features=features, limits=ONCE) as world,
         ):
             if not modern:
-                session = await people.opened(world, declared)
+                session = await world.open_session(**declared)
                 told = await world.call("t", modern=False, session=session)
                 assert (told.last.get("error", {}).get("code") == -32042) is bool(hosts)
                 assert (told.reason == "AskRefused") is not bool(hosts)
