@@ -11,10 +11,10 @@ from tests import proxies
 from tests.servers import mcp
 
 from outrider import call, names, snapshot, testing
-from outrider_sidecar import lists, showing
+from outrider_sidecar import lists
 
 STRANGER = names.ServerId("mallory", "bait")
-PATIENCE = showing.SECONDS_MAX
+PATIENCE = lists.LOOK_SECONDS_MAX
 
 
 def merged(told: proxies.Told) -> list[str]:
