@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests import proxies
 from tests.servers import mcp, stages
-from tests.test_greetings import play, session
+from tests.test_greetings import play
 
 from outrider import snapshot
 
@@ -22,7 +22,7 @@ async def set_level(world: proxies.World, held: str | None, level: Any = "warnin
 
 def test_a_level_reaches_servers_that_log_now_and_those_met_later() -> None:
     async def scenario(world: proxies.World, stage: stages.Stage) -> None:
-        early, late = [await session(world), await session(world)]
+        early, late = [await world.open_session(), await world.open_session()]
         await world.call("echo", modern=False, session=early)
         assert (await set_level(world, early)).result == {}
         assert (await set_level(world, late, "debug")).result == {}
@@ -38,7 +38,7 @@ def test_a_level_reaches_servers_that_log_now_and_those_met_later() -> None:
 
 def test_a_session_that_was_lost_hears_the_level_again() -> None:
     async def scenario(world: proxies.World, stage: stages.Stage) -> None:
-        held = await session(world)
+        held = await world.open_session()
         await world.call("echo", modern=False, session=held)
         await set_level(world, held)
         await stage.until(lambda: stage.of("logging/setLevel"))
@@ -51,7 +51,7 @@ def test_a_session_that_was_lost_hears_the_level_again() -> None:
 
 def test_a_server_of_the_stateless_era_is_told_with_each_call() -> None:
     async def scenario(world: proxies.World, stage: stages.Stage) -> None:
-        held = await session(world)
+        held = await world.open_session()
         await set_level(world, held, "info")
         await world.call("echo", modern=False, session=held)
         meta = stage.of("tools/call")[0].params["_meta"]
@@ -63,7 +63,7 @@ def test_a_server_of_the_stateless_era_is_told_with_each_call() -> None:
 @pytest.mark.parametrize("level", ["loud", "", None, 3, "INFO"])
 def test_what_is_no_level_is_said_to_be_none(level: Any) -> None:
     async def scenario(world: proxies.World, stage: stages.Stage) -> None:
-        told = await set_level(world, await session(world), level)
+        told = await set_level(world, await world.open_session(), level)
         assert told.last["error"]["code"] == -32602
         assert "debug, info" in told.last["error"]["message"]
         assert stage.of("logging/setLevel") == []
@@ -83,7 +83,7 @@ def test_there_is_no_level_to_set_where_nobody_logs_and_none_in_the_stateless_er
 @pytest.mark.parametrize("shown", [True, False])
 def test_changed_roots_are_told_to_servers_that_may_ask_for_them(shown: bool) -> None:
     async def scenario(world: proxies.World, stage: stages.Stage) -> None:
-        held = await session(world, roots={"listChanged": True})
+        held = await world.open_session(roots={"listChanged": True})
         await world.call("echo", modern=False, session=held)
         note = proxies.request("notifications/roots/list_changed", id_=None)
         assert (await world.ask(note, modern=False, session=held)).status == 202
@@ -108,7 +108,7 @@ def test_an_agent_that_wishes_without_end_is_told_of_as_fast_as_servers_listen_a
 
     async def scenario(world: proxies.World, stage: stages.Stage) -> None:
         stage.act = act
-        held = await session(world)
+        held = await world.open_session()
         await world.call("echo", modern=False, session=held)
         for level in ("debug", *["info", "notice"] * 50, "error"):
             assert (await set_level(world, held, level)).result == {}
