@@ -17,6 +17,8 @@ from outrider import podnotes
 from outrider_cli import kubectl, output
 
 _PEM = "-----BEGIN CERTIFICATE-----"
+_PODS_MAX = 500
+"""Pods that say they are injected and are looked at: some may carry no CA."""
 
 
 def authorities(kube: kubectl.Kubectl, file: str | None, namespace: str = "") -> str:
@@ -43,7 +45,7 @@ def authorities(kube: kubectl.Kubectl, file: str | None, namespace: str = "") ->
 
 def _of_a_pod(kube: kubectl.Kubectl, path: str, what: str) -> str:
     """The CA that injection wrote into a pod; '' when there is none that the user may see."""
-    query = urllib.parse.urlencode({"labelSelector": f"{podnotes.Label.INJECTED}=true", "limit": 1})
+    query = urllib.parse.urlencode({"labelSelector": f"{podnotes.Label.INJECTED}=true", "limit": _PODS_MAX})
     try:
         pods = kube.raw(f"{path}?{query}", what=what).get("items") or []
     except kubectl.Failed as failed:

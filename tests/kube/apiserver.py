@@ -225,6 +225,16 @@ class Cluster:
         self.kubectl("wait", "--for=condition=Established", "crd", "-l", "!nothing", "--timeout=60s")
         self._installed = True
 
+    def sweep(self) -> None:
+        """Takes away what commands and operators find in every namespace: whose tests come next must not matter."""
+        kinds = (
+            "pods",
+            *(f"{kind}.outrider.dev" for kind in ("mcpservers", "mcptoolpolicies", "mcpbudgets")),
+        )
+        for kind in kinds if self._installed else kinds[:1]:
+            self.kubectl("delete", kind, "--all", "--all-namespaces", "--grace-period=0", "--force")
+        self.kubectl("delete", "mutatingwebhookconfigurations", "--all")
+
     def namespace(self, name: str, **labels: str) -> str:
         """Made, or given these labels."""
         metadata = {"name": name, "labels": {key.replace("__", "/"): value for key, value in labels.items()}}

@@ -11,9 +11,15 @@ from tests.kube import apiserver
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[apiserver.Cluster]:
-    """Shared: a test uses namespaces of its own and never stops it."""
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[apiserver.Cluster]:
     yield from _running(tmp_path_factory.mktemp("cluster"))
+
+
+@pytest.fixture(scope="module")
+def cluster(_shared: apiserver.Cluster) -> Iterator[apiserver.Cluster]:
+    """Shared by modules: a test uses namespaces of its own and never stops it. A module finds no objects of another one."""
+    yield _shared
+    _shared.sweep()
 
 
 @pytest.fixture(scope="module")
