@@ -137,7 +137,7 @@ def test_a_prober_of_the_first_schema_is_given_nothing_it_could_call() -> None:
 
 def test_bytes_of_the_first_schema_are_not_taken_for_this_one() -> None:
     content, _ = wire.downgrade(testing.a_snapshot(OUTSIDE), 1)
-    with pytest.raises(wire.WireError, match="schema 1 is not the 3"):
+    with pytest.raises(wire.WireError, match="schema 1 is not the 4"):
         wire.decode_snapshot(content)
 
 
@@ -147,9 +147,9 @@ def test_bytes_of_this_schema_are_not_taken_for_the_first(first) -> None:
         first["wire"].decode_snapshot(snapshot.canonical(testing.a_snapshot(OUTSIDE)))
 
 
-@pytest.mark.parametrize("schema", [-1, 0, 4, 99])
+@pytest.mark.parametrize("schema", [-1, 0, 5, 99])
 def test_a_schema_that_was_never_written_is_refused_by_name(schema) -> None:
-    with pytest.raises(ValueError, match=rf"schema {schema} cannot be written here; these can: 1, 2, 3"):
+    with pytest.raises(ValueError, match=rf"schema {schema} cannot be written here; these can: 1, 2, 3, 4"):
         wire.downgrade(testing.a_snapshot(), schema)
 
 

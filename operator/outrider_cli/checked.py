@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from outrider import bind, budgets, call, decide, decision, names, rules
+from outrider import bind, budgets, call, decide, decision, names, rules, snapshot
 from outrider.compile import scope, shadows
 from outrider_cli import asking, output
 
@@ -93,7 +93,7 @@ def _objects(target: bind.Target, currency: str) -> list[dict[str, Any]]:
         found.append(_object(f"MCPToolPolicy {rule.ref.object}", rule.ref.generation, says))
     lent = target.credential
     if lent is not None:
-        says = "nothing is sent" if lent.source is None else f"from {lent.source.path}"
+        says = snapshot.described(lent.source)
         found.append(_object(f"credential {lent.name}", view.generation, says))
     for held in target.reservations:
         limit = held.pool.limit

@@ -95,7 +95,7 @@ class Listings:
             f"Note: {view.id} needs credential {entry.name}, and there is no file {entry.source.path}. Next: write the secret there."
             for view in self._views.values()
             for entry in view.credentials
-            if view.id not in silent and entry.source is not None
+            if view.id not in silent and isinstance(entry.source, snapshot.FileSecret)
             if not pathlib.Path(entry.source.path).is_file()
         ]
 
@@ -106,7 +106,7 @@ class Listings:
         gone = [
             entry.source.path
             for entry in view.credentials
-            if entry.source is not None and not pathlib.Path(entry.source.path).is_file()
+            if isinstance(entry.source, snapshot.FileSecret) and not pathlib.Path(entry.source.path).is_file()
         ]
         if logged.startswith("CredentialUnavailable") and gone:
             why = f"the file of its credential is missing: {gone[0]}"

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from outrider import names
+from outrider import names, rules
 
 MICRO = 1_000_000
 """Everything counted is an integer in millionths: one call is 1,000,000; one unit of currency is 1,000,000."""
@@ -64,7 +64,8 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     `key` holds the dimensions of `per` that the workload decides (sorted pairs, such as ("namespace", "agents"));
     `per_server` and `per_tool` are added from the call. `deny` is False for `onExceeded: Warn`. `tools` are globs,
-    byte-exact: which tools of the server it counts.
+    byte-exact: which tools of the server it counts. `callers` is what its `from` says about users; a call of which that cannot be
+    said counts.
     """
 
     namespace: str
@@ -78,6 +79,7 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     per_server: bool = False
     per_tool: bool = False
     deny: bool = True
+    callers: rules.Callers = ()
 
 
 class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

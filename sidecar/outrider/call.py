@@ -10,7 +10,7 @@ import dataclasses
 import enum
 from typing import Any
 
-from outrider import names
+from outrider import identity, names
 
 
 class Kind(enum.Enum):
@@ -46,10 +46,14 @@ ASIDE = frozenset({Method.SUBSCRIBE, Method.COMPLETE})
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Call:
-    """`name` is the server's own name, or the URI of a resource; `arguments` the parsed object, None when absent."""
+    """`name` is the server's own name, or the URI of a resource; `arguments` the parsed object, None when absent.
+
+    `user` is the verified person behind the agent; None when no token was presented.
+    """
 
     server: names.ServerId
     name: str
     arguments: dict[str, Any] | None = None
     kind: Kind = Kind.TOOL
     method: Method = Method.CALL
+    user: identity.User | None = None

@@ -51,6 +51,10 @@ class Reason(documented.Documented):
         "BudgetExceeded",
         "A quota of an MCPBudget cannot cover this call; it resets at its period's end.",
     )
+    USER_REQUIRED = (
+        "UserRequired",
+        "It depends on a user, and none was presented: send the user's token in the header `Outrider-User`.",
+    )
     # Our own failures:
     NOT_READY = "NotReady", "No configuration has been received yet: everything is refused."
     AUDIT_UNAVAILABLE = "AuditUnavailable", "The journal cannot be written, so the call may not happen."
@@ -63,6 +67,10 @@ class Reason(documented.Documented):
         "The credential could not be obtained; see the proxy's log.",
     )
     CREDENTIAL_MALFORMED = "CredentialMalformed", "The credential's value cannot be a header value."
+    CREDENTIAL_MISPLACED = (
+        "CredentialMisplaced",
+        "The secret says in `outrider_origin` that it is for another server than this endpoint's.",
+    )
     INTERNAL = (
         "Internal",
         "A bug of ours, refused to be safe; the log line with this request id has the details.",
@@ -106,6 +114,10 @@ class Reason(documented.Documented):
     HOST_REFUSED = (
         "HostRefused",
         "Host is not 127.0.0.1, localhost or [::1] (or an `--allowed-host` of the sidecar), Origin is of another site, or one is duplicated (R4).",
+    )
+    USER_TOKEN_INVALID = (
+        "UserTokenInvalid",
+        "The token in `Outrider-User` is none of a configured identity provider that is good here and now; the proxy's log says why (R17).",
     )
     MALFORMED_REQUEST = "MalformedRequest", "The body is not one strict JSON-RPC message (R7)."
     HEADER_MISMATCH = "HeaderMismatch", "MCP headers and body do not say the same (R10)."

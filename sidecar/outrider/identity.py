@@ -7,6 +7,8 @@ are never identity (R29), so nothing here can hold them.
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 
 from outrider import names
@@ -21,6 +23,27 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.service_account}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class User:
+    """A person whose token an identity provider of the settings signed; everything but `name` is `provider:value`.
+
+    `id` is `provider:sub`. `names` are what `users:` may call it: the id, and the e-mail address where the provider's settings let
+    it count. `client`: the OAuth client that the token was given to. `actor`: who acts for the user (RFC 8693 `act`). `expires_at`
+    in epoch seconds. `token` is what was presented, for an exchange (RFC 8693) alone: it has no repr and is no part of equality.
+    """
+
+    id: str
+    names: frozenset[str]
+    groups: frozenset[str] = frozenset()
+    client: str = ""
+    actor: str = ""
+    expires_at: float = 0.0
+    token: str = dataclasses.field(default="", repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return self.id
 
 
 def workload_ref(text: str) -> tuple[str, str] | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from outrider import call, names
+from outrider import call, identity, names
 
 
 class Effect(enum.Enum):
@@ -30,8 +30,48 @@ class Key(enum.Enum):
     PLATFORM = "Platform"
 
 
+class UserTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """What one entry of a `from`, whose workload fields matched already, says about the user. Fields are AND; () says nothing.
+
+    `users`, `groups` and `clients` are exact `provider:value`. `teams` are the groups of the entry's teams; `teams_alone` is what
+    they say when there is no user: an Allow's team is satisfied by its workload, a Deny's team that the workload is not in is not.
+    """
+
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    clients: tuple[str, ...] = ()
+    teams: tuple[str, ...] = ()
+    teams_alone: bool = True
+
+    def matches(self, user: identity.User | None) -> bool | None:
+        """None: it cannot be said without a user (resources.md, "Unknown is never lenient")."""
+        if user is None:
+            if self.teams and not self.teams_alone:
+                return False
+            return None if self.users or self.groups or self.clients else True
+        if self.users and user.names.isdisjoint(self.users):
+            return False
+        if self.groups and user.groups.isdisjoint(self.groups):
+            return False
+        if self.clients and user.client not in self.clients:
+            return False
+        return not self.teams or not user.groups.isdisjoint(self.teams)
+
+
+Callers = tuple[UserTest, ...]
+"""Entries are alternatives; () says nothing about users, so it matches with or without one."""
+
+
+def admits(callers: Callers, user: identity.User | None) -> bool | None:
+    """Whether any entry matches; None when none does for certain and one might."""
+    if not callers:
+        return True
+    found = [test.matches(user) for test in callers]
+    return True if True in found else None if None in found else False
+
+
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """A rule that already matched the workload of its snapshot; only names are left to test.
+    """A rule that already matched the workload of its snapshot; only names, and its `callers`' users, are left to test.
 
     No globs of a kind: it says nothing about that kind. `enforced` is False for a policy in Audit mode: evaluated, recorded,
     never counted.
@@ -45,6 +85,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     resources: tuple[str, ...] = ()
     enforced: bool = True
     message: str = ""
+    callers: Callers = ()
 
     def globs(self, kind: call.Kind) -> tuple[str, ...]:
         """What it says about one kind; empty for nothing."""

@@ -52,6 +52,38 @@ def _three_to_two(made: snapshot.Snapshot) -> tuple[snapshot.Snapshot, list[name
     return msgspec.structs.replace(made, servers=servers, schema=2), lost
 
 
+def _four_to_three(made: snapshot.Snapshot) -> tuple[snapshot.Snapshot, list[names.ServerId]]:
+    """Schema 3 knows no users and no credential that is no file: a server about which either says anything is closed."""
+    lost = [view.id for view in made.servers if _needs_four(view)]
+    servers = tuple(_without_users(_denied(view) if view.id in lost else view) for view in made.servers)
+    return msgspec.structs.replace(made, servers=servers, vault=None, providers=(), schema=3), lost
+
+
+def _needs_four(view: snapshot.ServerView) -> bool:
+    """Whether leaving out what schema 3 has no field for would let more through, or lend something else."""
+    personal = [
+        *(rule.callers for rule in view.rules),
+        *(limit.callers for limit in view.limits),
+        *(entry.callers for entry in view.credentials),
+    ]
+    sources = [each.source for each in view.credentials if each.source is not None]
+    return (
+        view.require_user
+        or any(personal)
+        or any(not isinstance(each, snapshot.FileSecret) for each in sources)
+    )
+
+
+def _without_users(view: snapshot.ServerView) -> snapshot.ServerView:
+    return msgspec.structs.replace(
+        view,
+        rules=tuple(msgspec.structs.replace(rule, callers=()) for rule in view.rules),
+        limits=tuple(msgspec.structs.replace(limit, callers=()) for limit in view.limits),
+        require_user=False,
+        idempotent=(),
+    )
+
+
 def _offers_more(view: snapshot.ServerView) -> bool:
     """Whether an agent is entitled to something of this server that schema 2 cannot give."""
     allows = [rule for rule in view.rules if rule.enforced and rule.effect is rules.Effect.ALLOW]
@@ -91,5 +123,5 @@ _NOTHING_SAID = snapshot.ServerView(
 )
 
 _Step = Callable[[snapshot.Snapshot], tuple[snapshot.Snapshot, list[names.ServerId]]]
-_STEPS: Mapping[int, _Step] = MappingProxyType({2: _two_to_one, 3: _three_to_two})
+_STEPS: Mapping[int, _Step] = MappingProxyType({2: _two_to_one, 3: _three_to_two, 4: _four_to_three})
 """By the schema they come from: one step down, and the servers it could not carry."""

@@ -16,15 +16,16 @@ import msgspec
 
 from outrider import budgets, identity, names, rules
 
-SCHEMA = 3
+SCHEMA = 4
 """The version of this schema; a sidecar states the one it reads (control-plane.md, Skew).
 
 1: the first. 2: `Endpoint.service`, `Snapshot.probing`, and the number itself always stands in the bytes. 3: rules about
-prompts and resources, `ServerView.features` and `instructions`, `Endpoint.transport` and `stream_seconds`.
+prompts and resources, `ServerView.features` and `instructions`, `Endpoint.transport` and `stream_seconds`. 4: users
+(`callers`, `require_user`, `providers`), credentials that are no files, `vault`, `idempotent`.
 """
 
-SCHEMAS = (1, 2, 3)
-"""Those that can be written: this one and up to two before it; `skew` says what the older ones cannot express."""
+SCHEMAS = (1, 2, 3, 4)
+"""Those that can be written; `skew` says what the older ones cannot express."""
 
 Position = Mapping[str, int]
 """One comparable integer per collection applied; the file source has one collection, `files`."""
@@ -72,20 +73,126 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     result_bytes_max: int = 4_194_304
 
 
-class FileSecret(Struct, frozen=True, kw_only=True):
-    """A credential in a file of the laptop; `path` is absolute after compile."""
+class FileSecret(Struct, frozen=True, kw_only=True, tag="File"):
+    """A value in a file of the laptop; `path` is absolute after compile."""
 
     path: str
 
 
+class MountedSecret(Struct, frozen=True, kw_only=True, tag="Secret"):
+    """A key of the Secret that the pod's author chose for the server; a file below the proxy's `--secrets-dir`.
+
+    `path` is `<server namespace>.<server>/<key>`.
+    """
+
+    path: str
+
+
+class VaultSecret(Struct, frozen=True, kw_only=True, tag="VaultKV"):
+    """One key of a KV v2 secret. `path` is below the site's mount and whole: prefix, owner and the entry's own path.
+
+    `role` is the Vault role to log in with.
+    """
+
+    role: str
+    path: str
+    key: str
+
+
+class VaultLease(Struct, frozen=True, kw_only=True, tag="VaultLease"):
+    """One field of what an engine of Vault makes for a time. `path` is that of the API (without `/v1/`) and whole."""
+
+    role: str
+    path: str
+    key: str
+
+
+Value = FileSecret | MountedSecret | VaultSecret | VaultLease
+"""Where one secret value is."""
+
+
+class OAuthClient(Struct, frozen=True, kw_only=True):
+    """How the proxy proves to an authorization server which client it is: one of `secret` and `key`.
+
+    `secret`: client_secret_basic, or client_secret_post if `post`. `key` is a private key (PEM) for private_key_jwt (RFC 7523)
+    with `algorithm` and, if not "", `key_id`.
+    """
+
+    id: str
+    secret: Value | None = None
+    post: bool = False
+    key: Value | None = None
+    algorithm: str = "RS256"
+    key_id: str = ""
+
+
+class ClientCredentials(Struct, frozen=True, kw_only=True, tag="OAuthClientCredentials"):
+    """An access token of the proxy's own (RFC 6749 4.4). `resource` is that of RFC 8707; "" for none."""
+
+    token_url: str
+    client: OAuthClient
+    scopes: tuple[str, ...] = ()
+    resource: str = ""
+    audience: str = ""
+    ca_bundle: str | None = None
+
+
+class TokenExchange(Struct, frozen=True, kw_only=True, tag="TokenExchange"):
+    """An access token for the user (RFC 8693): subject is the user's token, actor the workload's if `actor`."""
+
+    token_url: str
+    client: OAuthClient
+    scopes: tuple[str, ...] = ()
+    resource: str = ""
+    audience: str = ""
+    actor: bool = True
+    ca_bundle: str | None = None
+
+
+class ClientCertificate(Struct, frozen=True, kw_only=True, tag="ClientCertificate"):
+    """A certificate that Vault's PKI engine issues, for mTLS to the server. `path` as that of VaultLease (an `issue/ROLE`)."""
+
+    role: str
+    path: str
+    common_name: str
+    ttl_seconds: int = 3600
+
+
+Source = Value | ClientCredentials | TokenExchange | ClientCertificate
+
+
+def described(source: Source | None) -> str:
+    """Where a credential comes from, for people; it names places and never values."""
+    if source is None:
+        return "nothing is sent"
+    if isinstance(source, FileSecret):
+        return f"from {source.path}"
+    if isinstance(source, MountedSecret):
+        return f"from {source.path} of the pod's Secrets"
+    if isinstance(source, VaultSecret):
+        return f"from Vault, {source.path}, key {source.key}, with role {source.role}"
+    if isinstance(source, VaultLease):
+        return f"leased from Vault, {source.path}, key {source.key}, with role {source.role}"
+    if isinstance(source, ClientCredentials):
+        return f"an access token of client {source.client.id} from {source.token_url}"
+    if isinstance(source, TokenExchange):
+        return f"the user's token, exchanged by client {source.client.id} at {source.token_url}"
+    return f"a client certificate from Vault, {source.path}, with role {source.role}"
+
+
 class Credential(Struct, frozen=True, kw_only=True):
-    """One entry of `spec.credentials` whose `from` matched this workload; `source` None means `none: true`."""
+    """One entry of `spec.credentials` whose `from` may match this workload; `source` None means `none: true`.
+
+    `callers` is what its `from` says about users: it is chosen, passed over, or, where that cannot be said without a user, the call
+    is refused.
+    """
 
     name: str
     tools: tuple[str, ...] = ("*",)
-    source: FileSecret | None = None
+    source: Source | None = None
     header: str = "authorization"
     prefix: str = ""
+    callers: rules.Callers = ()
 
 
 class Redaction(Struct, frozen=True, kw_only=True):
@@ -122,7 +229,8 @@ class ServerView(Struct, frozen=True, kw_only=True):
 
     `consumer_key_needed` is False within one namespace and under `consumerConsent: Implied`. `credential_required` is
     True when the entry lists credentials at all, whether or not one matched this workload. `instructions`: those that the
-    server gives are passed on.
+    server gives are passed on. `require_user`: calls without a verified user are refused. `idempotent` are globs of tools that may
+    be called once more when the server said that it did not take a call.
     """
 
     id: names.ServerId
@@ -145,6 +253,8 @@ class ServerView(Struct, frozen=True, kw_only=True):
     audit: AuditRules = AuditRules()
     features: ClientFeatures = ClientFeatures()
     instructions: bool = False
+    require_user: bool = False
+    idempotent: tuple[str, ...] = ()
 
 
 class NetworkAllow(Struct, frozen=True, kw_only=True):
@@ -161,6 +271,38 @@ class Network(Struct, frozen=True, kw_only=True):
     allow: tuple[NetworkAllow, ...] = ()
 
 
+class Vault(Struct, frozen=True, kw_only=True):
+    """The installation's Vault. `method` is that of the login at `auth/<auth_path>`; `mount` is the KV v2 engine's.
+
+    `namespace` is Vault's own notion of one; "" for none.
+    """
+
+    address: str
+    method: Literal["Kubernetes", "JWT"] = "Kubernetes"
+    auth_path: str = "kubernetes"
+    mount: str = "secret"
+    namespace: str = ""
+    ca_bundle: str | None = None
+
+
+class IdentityProvider(Struct, frozen=True, kw_only=True):
+    """Whose tokens say who a user is. `clients` are those that tokens must have been given to; () for any.
+
+    `email_domains`: an address of them is a user's name too, if the provider says that it is verified. `lifetime_seconds_max`: a
+    token that lives longer is refused.
+    """
+
+    name: str
+    issuer: str
+    audience: str
+    jwks_uri: str
+    groups_claim: str = "groups"
+    clients: tuple[str, ...] = ()
+    email_domains: tuple[str, ...] = ()
+    lifetime_seconds_max: int = 5400
+    ca_bundle: str | None = None
+
+
 class Snapshot(Struct, frozen=True, kw_only=True):
     """What one workload's proxy enforces; `servers` sorted by id. Epoch changes when positions start over.
 
@@ -173,6 +315,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     network: Network = Network()
     currency: str = "USD"
     probing: bool = False
+    vault: Vault | None = None
+    providers: tuple[IdentityProvider, ...] = ()
     # A factory, for what equals a plain default is left out of the bytes, and a reader would take them for its own schema.
     schema: int = msgspec.field(default_factory=lambda: SCHEMA)
 

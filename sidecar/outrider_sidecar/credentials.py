@@ -91,7 +91,7 @@ class Credentials:
         entry = permit.credential
         if entry is None or entry.source is None:
             return exchange.Lent()
-        value = self._files.cached(entry.source)
+        value = self._files.cached(_file(entry))
         return None if value is None else _lent(entry, value)
 
     async def lend(self, permit: decision.Permit) -> exchange.Lent:
@@ -99,7 +99,14 @@ class Credentials:
         entry = permit.credential
         if entry is None or entry.source is None:
             return exchange.Lent()
-        return _lent(entry, await self._files.fetch(entry.source))
+        return _lent(entry, await self._files.fetch(_file(entry)))
+
+
+def _file(entry: snapshot.Credential) -> snapshot.FileSecret:
+    if not isinstance(entry.source, snapshot.FileSecret):
+        text = f"credential {entry.name!r} is one that this proxy cannot lend"
+        raise Unavailable(decision.Reason.CREDENTIAL_UNAVAILABLE, text)
+    return entry.source
 
 
 def _lent(entry: snapshot.Credential, value: bytes) -> exchange.Lent:
