@@ -74,13 +74,39 @@ class Key:
     network: snapshot.Network
 
 
+def sockets(
+    host: str,
+    *,
+    network: snapshot.Network,
+    own: AbstractSet[str],
+    service: bool,
+    refused: Callable[[str], None],
+) -> Callable[[aiohttp.AddrInfoType], socket.socket]:
+    """What makes every socket to `host`: an address that R15 forbids gets none, and `refused` is told why."""
+
+    def make(info: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, proto, _, address = info
+        reason = addresses.check(
+            str(address[0]), port=int(address[1]), host=host, network=network, own=own, service=service
+        )
+        if reason is not None:
+            refused(f"{address[0]}: {reason}")
+            raise _AddressRefused(reason)
+        return socket.socket(family=family, type=kind, proto=proto)
+
+    return make
+
+
+def _tell_leg(refused: str) -> None:
+    LEG.get().refused = refused
+
+
 class _Connector(aiohttp.TCPConnector):
     """aiohttp's pool, telling the flight how far it got, with R15 at the one place where sockets are made."""
 
     def __init__(self, key: Key, own: AbstractSet[str], loop: asyncio.AbstractEventLoop) -> None:
         self._key = key
-        self._own = own
-        self._host = urllib.parse.urlsplit(key.url).hostname or ""
+        host = urllib.parse.urlsplit(key.url).hostname or ""
         # An empty bundle means the system's roots: aiohttp's own verified context, made at import.
         context = ssl.create_default_context(cadata=key.ca_bundle) if key.ca_bundle else True
         super().__init__(
@@ -90,24 +116,11 @@ class _Connector(aiohttp.TCPConnector):
             limit=CONNECTIONS_PER_POOL,
             limit_per_host=CONNECTIONS_PER_POOL,
             keepalive_timeout=key.pool_idle_seconds,
-            socket_factory=self._make_socket,
+            socket_factory=sockets(
+                host, network=key.network, own=own, service=key.service, refused=_tell_leg
+            ),
             loop=loop,
         )
-
-    def _make_socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
-        family, kind, proto, _, address = info
-        reason = addresses.check(
-            str(address[0]),
-            port=int(address[1]),
-            host=self._host,
-            network=self._key.network,
-            own=self._own,
-            service=self._key.service,
-        )
-        if reason is not None:
-            LEG.get().refused = f"{address[0]}: {reason}"
-            raise _AddressRefused(reason)
-        return socket.socket(family=family, type=kind, proto=proto)
 
     async def connect(
         self,
