@@ -14,6 +14,13 @@ MARK = "sha256:" + "a" * 64
 SEEN: dict[str, Any] = {"server": "crm/salesforce", "digest": "b" * 64, "tools": [["query", MARK]]}
 
 
+LENDING: dict[str, Any] = {"server": "crm/salesforce", "credential": "org-token", "state": "Failing"}
+
+
+def lending(**members: Any) -> bytes:
+    return json.dumps({"credentials": [{**LENDING, **members}]}).encode()
+
+
 def body(**members: Any) -> bytes:
     return json.dumps({"servers": [{**SEEN, **members}]}).encode()
 
@@ -38,6 +45,23 @@ def test_a_report_comes_out_as_it_went_in() -> None:
     failed = reports.Seen(server="crm/other", error="the connection was refused")
     made = reports.Report(servers=(seen, failed))
     assert reports.decode(reports.encode(made)) == made
+
+
+def test_how_credentials_and_keys_fare_comes_out_as_it_went_in() -> None:
+    failing = reports.Lending(
+        server="crm/salesforce", credential="org-token", state="Failing", reason="CredentialUnavailable", why="Vault is sealed"
+    )  # fmt: skip
+    expiring = reports.Lending(
+        server="crm/salesforce", credential="cert", state="Expiring", age_seconds=3.0, expires_in_seconds=60.0
+    )
+    keys = reports.Keys(provider="okta", state="Failing", why="https://okta.example/keys answers 500")
+    made = reports.Report(credentials=(failing, expiring), providers=(keys,))
+    assert reports.decode(reports.encode(made)) == made
+
+
+def test_a_report_that_says_nothing_of_credentials_differs_from_one_that_has_none() -> None:
+    assert reports.decode(reports.encode(reports.Report())).credentials is None
+    assert reports.decode(reports.encode(reports.Report(credentials=()))).credentials == ()
 
 
 def test_an_answer_comes_out_as_it_went_in() -> None:
@@ -67,6 +91,14 @@ def test_an_answer_comes_out_as_it_went_in() -> None:
         (body(resources="file:///a"), "$.servers[0].resources"),
         (body(template_count=-1), "$.servers[0].template_count"),
         (json.dumps({"servers": [SEEN] * 501}).encode(), "$.servers"),
+        (lending(credential="Org Token"), "$.credentials[0].credential"),
+        (lending(state="Well"), "$.credentials[0].state"),
+        (lending(reason="no word"), "$.credentials[0].reason"),
+        (lending(why="x" * 401), "$.credentials[0].why"),
+        (lending(value="s3cret"), "$.credentials[0]"),
+        (lending(expires_in_seconds=-1), "$.credentials[0].expires_in_seconds"),
+        (json.dumps({"credentials": [LENDING] * 2001}).encode(), "$.credentials"),
+        (json.dumps({"providers": [{"provider": "a b"}]}).encode(), "$.providers[0].provider"),
         (b"nonsense", ""),
     ],
 )
