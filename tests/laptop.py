@@ -93,8 +93,12 @@ class Process:
         self._process.wait()
 
     def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+        self.signal_only(number)
         self._process.wait(_STOP_SECONDS)
+
+    def signal_only(self, number: signal.Signals) -> None:
+        """A signal that does not end it."""
+        self._process.send_signal(number)
 
     def stop(self) -> int:
         """SIGTERM to it, then SIGKILL to all it started. Its exit code."""
