@@ -19,6 +19,7 @@ def test_what_is_not_said_has_a_default_that_is_documented() -> None:
     assert chosen.agent_token_file == pathlib.Path("/s/agent-token")
     assert (chosen.role, chosen.admin_host) == ("sidecar", "127.0.0.1")
     assert (chosen.ca_file, chosen.memory) == (None, pathlib.Path("/s"))
+    assert (chosen.vault_token_file, chosen.exchange_token_file, chosen.secrets_dir) == (None, None, None)
     assert (chosen.address_file, chosen.allowed_hosts, chosen.log_level) == (None, frozenset(), "info")
 
 
@@ -27,7 +28,8 @@ def test_what_is_said_is_what_is_used() -> None:
         "--ca-file", "/ca", "--memory", "/m", "--port", "0", "--admin-port", "9", "--role", "prober",
         "--admin-host", "10.0.0.7", "--address-file", "/a", "--agent-token-file", "/x", "--allowed-host", "Proxy.Example",
         "--allowed-host", "b:80", "--calls-max", "5", "--body-bytes-max", "6", "--journal-bytes-max", "7", "--log-level", "debug",
-        "--local-auth", "socket:1000", "--agent-dir", "/etc/outrider",
+        "--local-auth", "socket:1000", "--agent-dir", "/etc/outrider", "--vault-token-file", "/v", "--exchange-token-file", "/e",
+        "--secrets-dir", "/secrets",
     ]  # fmt: skip
     chosen = settings.parse([*NEEDED, *more])
     assert chosen == settings.Settings(
@@ -36,6 +38,7 @@ def test_what_is_said_is_what_is_used() -> None:
         address_file=pathlib.Path("/a"), agent_token_file=pathlib.Path("/x"), allowed_hosts=frozenset({b"proxy.example", b"b:80"}),
         calls_max=5, body_bytes_max=6, journal_bytes_max=7, log_level="debug",
         local_auth=settings.LocalAuth(settings.Way.SOCKET, 1000), agent_dir=pathlib.Path("/etc/outrider"),
+        vault_token_file=pathlib.Path("/v"), exchange_token_file=pathlib.Path("/e"), secrets_dir=pathlib.Path("/secrets"),
     )  # fmt: skip
 
 

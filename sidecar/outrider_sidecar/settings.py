@@ -33,7 +33,8 @@ class Settings:
     """`operator` is a base URL; ports 0 are chosen by the kernel and written to `address_file`.
 
     `ca_file` None: the system's authorities. `memory` holds what must not outlive the pod; `state` holds the journal.
-    The role `prober` has no agent: whatever is about calls is not looked at.
+    The role `prober` has no agent: whatever is about calls is not looked at. None of `vault_token_file`, `exchange_token_file` and
+    `secrets_dir` is needed before a configuration names credentials that need it.
     """
 
     operator: str
@@ -54,6 +55,9 @@ class Settings:
     body_bytes_max: int
     journal_bytes_max: int
     log_level: str
+    vault_token_file: pathlib.Path | None = None
+    exchange_token_file: pathlib.Path | None = None
+    secrets_dir: pathlib.Path | None = None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -97,6 +101,7 @@ def parser() -> argparse.ArgumentParser:
     add("--admin-port", type=_port, default=15101, help="health and metrics (default 15101; 0: any)")
     add("--address-file", type=pathlib.Path, help="file that gets {port, adminPort} as JSON once both listen")
     _agents(made)
+    _secrets(made)
     add(
         "--calls-max",
         type=_positive,
@@ -134,6 +139,26 @@ def _agents(made: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="a further Host this proxy may be called by (repeatable)",
+    )
+
+
+def _secrets(made: argparse.ArgumentParser) -> None:
+    """The flags about where credentials come from. Each names a place: a secret is never on a command line."""
+    add = made.add_argument
+    add(
+        "--vault-token-file",
+        type=pathlib.Path,
+        help="file with the token that logs in to Vault; read again for each login",
+    )
+    add(
+        "--exchange-token-file",
+        type=pathlib.Path,
+        help="file with the token that says which workload acts for a user in a token exchange (RFC 8693); read again each time",
+    )
+    add(
+        "--secrets-dir",
+        type=pathlib.Path,
+        help="folder with the Secrets that the pod's author chose, as NAMESPACE.SERVER/KEY",
     )
 
 
@@ -176,6 +201,9 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         body_bytes_max=given.body_bytes_max,
         journal_bytes_max=given.journal_bytes_max,
         log_level=given.log_level,
+        vault_token_file=given.vault_token_file,
+        exchange_token_file=given.exchange_token_file,
+        secrets_dir=given.secrets_dir,
     )
 
 
