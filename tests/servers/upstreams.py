@@ -316,3 +316,15 @@ async def counted(served, reader, writer):
     await writer.drain()
     served.sent_bytes = len(body)
     await _gone(reader)
+
+
+@scenario
+async def trickle(served, reader, writer):
+    """A body without end, a byte every now and then."""
+    await read_request(served, reader)
+    writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(b"1\r\n{\r\n")
+        await writer.drain()
+        served.sent_bytes += 1
+        await asyncio.sleep(0.01)
