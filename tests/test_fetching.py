@@ -263,7 +263,7 @@ def test_one_slow_origin_keeps_no_other_from_being_asked_and_is_not_flooded(monk
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
-            del waiting
+            del waiting, task  # its traceback holds what it waited for
             gc.collect()
             return answer.status, slow.connections, len(by._lanes)
 
