@@ -18,7 +18,6 @@ import ipaddress
 import socket
 import ssl
 import urllib.parse
-import weakref
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
@@ -110,20 +109,33 @@ class Fetcher:
         self._loop = loop
         self._network = network
         self._own = own
-        self._lanes: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
+        self._lanes: dict[str, _Lane] = {}
 
     async def fetch(self, ask: Ask) -> Answer:
         """The answer, whatever its status; raises FetchFailed."""
         asked = _Asked(ask, self._network(), self._own)
         if ask.deadline <= self._loop.time():
             raise asked.failed(Trouble.TIMEOUT, "was not asked: there was no time left")
-        origin = asked.url.origin()
-        lane = self._lanes.setdefault(str(origin), asyncio.Semaphore(AT_ONCE_MAX))
+        origin = str(asked.url.origin())
+        lane = self._lanes.setdefault(origin, _Lane())
+        lane.users += 1
         try:
-            async with asyncio.timeout_at(min(ask.deadline, self._loop.time() + SECONDS_MAX)), lane:
+            async with asyncio.timeout_at(min(ask.deadline, self._loop.time() + SECONDS_MAX)), lane.turn:
                 return await asked.run(self._loop)
         except TimeoutError:
             raise asked.failed(Trouble.TIMEOUT, "did not answer in time") from None
+        finally:
+            lane.users -= 1
+            if not lane.users:
+                del self._lanes[origin]
+
+
+class _Lane:
+    """The requests to one origin; forgotten when there are none."""
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Semaphore(AT_ONCE_MAX)
+        self.users = 0
 
 
 class _Asked:
