@@ -9,7 +9,7 @@ import pathlib
 import hypothesis
 import pytest
 
-pytest_plugins = ["tests.kube.plugin", "tests.openbao_plugin"]
+pytest_plugins = ["tests.kube.plugin", "tests.openbao_plugin", "tests.authserver.plugin"]
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
