@@ -138,7 +138,10 @@ class ClientCredentials(Struct, frozen=True, kw_only=True, tag="OAuthClientCrede
 
 
 class TokenExchange(Struct, frozen=True, kw_only=True, tag="TokenExchange"):
-    """An access token for the user (RFC 8693): subject is the user's token, actor the workload's if `actor`."""
+    """An access token for the user (RFC 8693): subject is the user's token, actor the workload's if `actor`.
+
+    `subject_type`: what the authorization server wants the user's token to be called; most know one name only.
+    """
 
     token_url: str
     client: OAuthClient
@@ -146,6 +149,7 @@ class TokenExchange(Struct, frozen=True, kw_only=True, tag="TokenExchange"):
     resource: str = ""
     audience: str = ""
     actor: bool = True
+    subject_type: Literal["access_token", "jwt", "id_token"] = "access_token"
     ca_bundle: str | None = None
 
 

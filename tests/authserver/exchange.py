@@ -49,7 +49,7 @@ class TokenExchange(grants.BaseGrant, grants.TokenEndpointMixin):
         form = self.request.form
         if form.get("requested_token_type", TYPE + "access_token") != TYPE + "access_token":
             raise errors.InvalidRequestError("only access tokens are issued")
-        if form.get("subject_token_type") not in (TYPE + "jwt", TYPE + "access_token"):
+        if form.get("subject_token_type") not in self.server.subject_types:
             raise errors.InvalidRequestError("a subject_token_type that is not known")
         server = self.server
         subject = _verified(

@@ -45,6 +45,7 @@ class AuthServer:
         self.oauth = protocol.Server(self.issuer)
         self.oauth.keys = jwk.KeySet([_first_key()])
         self.oauth.subject_audience = AUDIENCE
+        self.oauth.subject_types = (exchange.TYPE + "access_token",)
         self._cluster = protocol.new_key("EC")
         self.oauth.trusted = {CLUSTER: jwk.KeySet([self._cluster])}
         self.oauth.register_grant(exchange.TokenExchange)
