@@ -30,6 +30,7 @@ from outrider_sidecar import (
     ids,
     journal,
     ledger,
+    lenders,
     lists,
     orders,
     pipeline,
@@ -276,7 +277,7 @@ async def running(folder: pathlib.Path, *, calls_max: int = 2048, **limits: Any)
     out = ssetransport.EitherTransport(
         upstream.AiohttpUpstream(loop, network=network), clock=loop.time, entropy=os.urandom
     )
-    lender = credentials.Credentials(credentials.Files(time.monotonic))
+    lender = credentials.Credentials(lenders.Lenders(clock=loop.time).sources, clock=loop.time)
     met = servers.Servers(upstream=out, credentials=lender, current=held, telemetry=tele, clock=loop.time)
 
     def observed(server: names.ServerId, found: Any) -> None:

@@ -44,7 +44,7 @@ async def words(endpoint: snapshot.Endpoint, *, loopback: bool = True) -> str:
     loop = asyncio.get_running_loop()
     out = upstream.AiohttpUpstream(loop, network=lambda: made.network)
     visiting = servers.Servers(
-        upstream=out, credentials=credentials.Credentials(credentials.Files(loop.time)), current=held,
+        upstream=out, credentials=credentials.Credentials({}, clock=loop.time), current=held,
         telemetry=telemetry.Telemetry(), clock=loop.time,
     )  # fmt: skip
     try:

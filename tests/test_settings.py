@@ -125,3 +125,13 @@ def test_what_is_needed_is_asked_for(missing: str, capsys: pytest.CaptureFixture
         settings.parse(NEEDED[:at] + NEEDED[at + 2 :])
     assert caught.value.code == 2
     assert missing in capsys.readouterr().err
+
+
+def test_where_secrets_come_from_is_nowhere_unless_it_is_said() -> None:
+    chosen = settings.parse(NEEDED)
+    assert (chosen.vault_token_file, chosen.exchange_token_file, chosen.secrets_dir) == (None, None, None)
+    said = ["--vault-token-file", "/v", "--exchange-token-file", "/e", "--secrets-dir", "/d"]
+    chosen = settings.parse([*NEEDED, *said])
+    assert chosen.vault_token_file == pathlib.Path("/v")
+    assert chosen.exchange_token_file == pathlib.Path("/e")
+    assert chosen.secrets_dir == pathlib.Path("/d")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lends the secret a Permit names, for one upstream request.
 
-Called by the pipeline after the intent is on disk, and by lists. Secrets live in this module's memory and in the `Lent`
-it hands out, nowhere else: no log line, error or record here ever holds one (N4). Where they come from is a `Source`:
-files on a laptop; Vault implements the same two methods.
+Called by the pipeline after the intent is on disk, and by lists. Where secrets come from is a `loans.Source` per kind; here is
+checked that one may go to this server and can be a header, and it is made into one. Secrets live in the memory of the sources and
+of this module and in the `Lent` it hands out, nowhere else: no log line, error or record here ever holds one (N4).
 """
 
 from __future__ import annotations
@@ -11,114 +11,274 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import dataclasses
-import pathlib
-from collections.abc import Callable
-from typing import Protocol
+import logging
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from outrider import decision, snapshot
-from outrider_sidecar import exchange
+from outrider import bind, decision, identity, names, snapshot
+from outrider_sidecar import clienttls, exchange, loans, renewals, secretfiles, telemetry
 
-VALUE_BYTES_MAX = 16_384
-"""No server accepts a longer header; a bigger file is not a credential."""
+log = logging.getLogger("outrider")
 
-_RECHECK_SECONDS = 1.0
-"""How long a file's content is trusted before it is read again: a rotated secret is in use within this."""
+LEND_SECONDS = 20.0
+"""How long a request of the proxy's own waits for its credential."""
 
+WARM_AT_ONCE = 4
+"""Credentials fetched at the same time when a configuration comes into force: their origins serve thousands of proxies."""
 
-class Unavailable(Exception):
-    """The credential cannot be lent. `reason` is what the caller is told, the text is for the log and names no value."""
+CLOSE_SECONDS = 3.0
+"""Sources have two; the proxy's own end does not wait for one that takes longer."""
 
-    def __init__(self, reason: decision.Reason, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
+_GRACE_SECONDS = 0.5
+"""A source keeps to the deadline by itself and says why; this much later nobody waits for it any more."""
 
+_PRINTABLE = bytes(range(0x20, 0x7F))
+_PORTS = {"http": 80, "https": 443}
 
-class Source(Protocol):
-    """One kind of place that secrets come from."""
+_R = decision.Reason
+_NOTHING = exchange.Lent()
 
-    def cached(self, where: snapshot.FileSecret) -> bytes | None:
-        """The value if it is at hand and fresh; None means `fetch`."""
-
-    async def fetch(self, where: snapshot.FileSecret) -> bytes:
-        """The value; raises Unavailable."""
+Unavailable = loans.Unavailable
 
 
-@dataclasses.dataclass(slots=True)
-class _Held:
-    value: bytes
-    read_at: float
+@dataclasses.dataclass(slots=True, repr=False)
+class _Slot:
+    """One entry of one server as it is in force, and what was lent last: the same loan makes the same headers."""
+
+    view: snapshot.ServerView
+    entry: snapshot.Credential
+    source: loans.Source
+    wanted: loans.Wanted
+    loan: loans.Loan | None = None
+    lent: exchange.Lent = _NOTHING
+
+    @property
+    def of_user(self) -> bool:
+        """What is lent is the user's own, so nothing of it is kept here."""
+        return isinstance(self.entry.source, snapshot.TokenExchange)
 
 
-class Files:
-    """Secrets in files, for `outrider dev`. Re-read every second, off the loop."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """How one entry's credential fares, by names that are bounded: none of a user."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._held: dict[str, _Held] = {}
-
-    def cached(self, where: snapshot.FileSecret) -> bytes | None:
-        held = self._held.get(where.path)
-        return held.value if held is not None and self._clock() - held.read_at < _RECHECK_SECONDS else None
-
-    async def fetch(self, where: snapshot.FileSecret) -> bytes:
-        """Raises Unavailable naming the path and the system's reason, never the content."""
-        try:
-            value = await asyncio.to_thread(_read, where.path)
-        except OSError as error:
-            self._held.pop(where.path, None)
-            raise Unavailable(
-                decision.Reason.CREDENTIAL_UNAVAILABLE,
-                f"cannot read credential file {where.path}: {error.strerror}; put the secret there with mode 0600",
-            ) from None
-        self._held[where.path] = _Held(value, self._clock())
-        return value
-
-
-def _read(path: str) -> bytes:
-    with pathlib.Path(path).open("rb") as file:
-        return file.read(VALUE_BYTES_MAX + 2)
+    server: names.ServerId
+    credential: str
+    standing: loans.Standing
 
 
 class Credentials:
-    """Turns a Permit's credential into request headers."""
+    """Turns a Permit's credential into request headers, or into the certificate of its connection.
 
-    def __init__(self, files: Source) -> None:
-        self._files = files
+    `sources` by the type of what they lend; more may be added to it. `clock` is loop time.
+    """
+
+    def __init__(self, sources: Mapping[type, loans.Source], *, clock: Callable[[], float]) -> None:
+        self._sources = sources
+        self._clock = clock
+        self._slots: dict[tuple[names.ServerId, str], _Slot] = {}
+        self._in_force: dict[names.ServerId, snapshot.ServerView] | None = None
+        self._renewals = renewals.Renewals(clock)
+
+    # One request --------------------------------------------------------------------------------------------------------
 
     def at_hand(self, permit: decision.Permit) -> exchange.Lent | None:
-        """What can be lent without waiting; None when it must be fetched. Raises Unavailable for a malformed value."""
+        """What can be lent without waiting; None when it must be fetched. Raises Unavailable for what may not be lent."""
         entry = permit.credential
         if entry is None or entry.source is None:
-            return exchange.Lent()
-        value = self._files.cached(_file(entry))
-        return None if value is None else _lent(entry, value)
+            return _NOTHING
+        slot = self._slots.get((permit.server.id, entry.name))
+        if slot is None or slot.view is not permit.server:
+            slot = self._slot(permit.server, entry)
+        wanted = slot.wanted if not slot.of_user else self._wanted(slot, permit.call.user)
+        loan = slot.source.at_hand(wanted)
+        if loan is None:
+            return None
+        if loan is slot.loan:
+            return slot.lent
+        return None if loan.certificate is not None else _kept(slot, loan, _lent(slot, loan))
 
-    async def lend(self, permit: decision.Permit) -> exchange.Lent:
-        """Like `at_hand`, waiting for the source. Raises Unavailable."""
+    async def lend(self, permit: decision.Permit, *, deadline: float | None = None) -> exchange.Lent:
+        """Like `at_hand`, waiting for the source until `deadline` (loop time). Raises Unavailable."""
         entry = permit.credential
         if entry is None or entry.source is None:
-            return exchange.Lent()
-        return _lent(entry, await self._files.fetch(_file(entry)))
+            return _NOTHING
+        slot = self._slot(permit.server, entry)
+        wanted = self._wanted(slot, permit.call.user, deadline)
+        return await self._prepared(slot, await self._fetched(slot, wanted))
+
+    async def renewed(
+        self, permit: decision.Permit, refused: exchange.Lent, *, deadline: float
+    ) -> exchange.Lent | None:
+        """After a server answered 401 to `refused`: what is newer, None when nothing is.
+
+        Everybody who was refused waits for one refresh, and refreshes that do not help come ever more seldom (`renewals`).
+        """
+        entry = permit.credential
+        if entry is None or entry.source is None or refused.identity is not None:
+            return None
+        slot = self._slot(permit.server, entry)
+        until = min(deadline, self._clock() + renewals.SECONDS_MAX)
+        wanted = self._wanted(slot, permit.call.user, until)
+        try:
+            held = slot.source.at_hand(wanted)
+            if held is None or held.version == refused.version:
+                held = await self._renewals.renewed(slot.source, wanted, refused.version)
+            return (
+                None if held is None or held.version == refused.version else await self._prepared(slot, held)
+            )
+        except loans.Unavailable as failure:
+            log.warning(
+                "a refused credential cannot be renewed", extra=_told(permit.server.id, entry, failure)
+            )
+            return None
+
+    async def _fetched(self, slot: _Slot, wanted: loans.Wanted) -> loans.Loan:
+        try:
+            async with asyncio.timeout_at(wanted.deadline + _GRACE_SECONDS):
+                return await slot.source.fetch(wanted)
+        except TimeoutError:
+            text = f"credential {slot.entry.name!r} was not obtained in the time that its call has"
+            raise loans.Unavailable(_R.CREDENTIAL_UNAVAILABLE, text, retry_after_seconds=1.0) from None
+
+    async def _prepared(self, slot: _Slot, loan: loans.Loan) -> exchange.Lent:
+        """What is lent by this loan, made once."""
+        if loan is slot.loan:
+            return slot.lent
+        if loan.certificate is None:
+            return _kept(slot, loan, _lent(slot, loan))
+        endpoint = slot.view.endpoint
+        if not endpoint.url.startswith("https:"):
+            text = f"credential {slot.entry.name!r} is a client certificate, and the endpoint is not https"
+            raise loans.Unavailable(_R.CREDENTIAL_UNAVAILABLE, text)
+        context = await asyncio.to_thread(clienttls.context, endpoint.ca_bundle, loan.certificate)
+        shown = exchange.Identity(f"{slot.entry.name}\0{loan.certificate.version}", context)
+        return _kept(slot, loan, exchange.Lent(version=loan.version, identity=shown))
+
+    def _wanted(self, slot: _Slot, user: identity.User | None, deadline: float | None = None) -> loans.Wanted:
+        if slot.of_user and user is None:
+            text = f"credential {slot.entry.name!r} is the user's own, and there is no user"
+            raise loans.Unavailable(_R.USER_REQUIRED, text)
+        until = self._clock() + LEND_SECONDS if deadline is None else deadline
+        return dataclasses.replace(slot.wanted, user=user if slot.of_user else None, deadline=until)
+
+    def _slot(self, view: snapshot.ServerView, entry: snapshot.Credential) -> _Slot:
+        """Of the entry as it is in force, or of one that was and is still in use. Raises Unavailable when nothing here lends it."""
+        key = (view.id, entry.name)
+        slot = self._slots.get(key)
+        if slot is not None and slot.view is view:
+            return slot
+        assert entry.source is not None
+        source = self._sources.get(type(entry.source))
+        if source is None:
+            text = f"credential {entry.name!r} is one that this proxy cannot lend"
+            raise loans.Unavailable(_R.CREDENTIAL_UNAVAILABLE, text)
+        slot = _Slot(view, entry, source, loans.Wanted(entry.source, view.id))
+        if self._in_force is None or self._in_force.get(view.id) is view:
+            self._slots[key] = slot
+        return slot
+
+    # All of them --------------------------------------------------------------------------------------------------------
+
+    def keep(self, bound: bind.Bound) -> None:
+        """A snapshot is in force: whatever it does not name is forgotten, here and at the sources."""
+        self._slots.clear()
+        self._in_force = {key: held.view for key, held in bound.servers.items()}
+        wanted = frozenset(_everything(self._in_force.values()))
+        for source in self._distinct():
+            source.keep(wanted)
+        for view in self._in_force.values():
+            for entry in view.credentials:
+                if entry.source is not None and type(entry.source) in self._sources:
+                    self._slot(view, entry)
+
+    async def warm(self, jitter: Callable[[], float]) -> None:
+        """Fetches what first calls would have to wait for. What cannot be had is logged once, and again by the calls."""
+        room = asyncio.Semaphore(WARM_AT_ONCE)
+
+        async def fetched(slot: _Slot) -> None:
+            async with room:
+                await asyncio.sleep(0.2 * jitter())
+                try:
+                    await self._prepared(slot, await self._fetched(slot, self._wanted(slot, None)))
+                except loans.Unavailable as failure:
+                    said = _told(slot.view.id, slot.entry, failure)
+                    log.warning("a credential cannot be had yet", extra=said)
+
+        await asyncio.gather(*(fetched(slot) for slot in tuple(self._slots.values()) if not slot.of_user))
+
+    def standing(self) -> Iterator[Row]:
+        """How each entry's credential fares, of those that were asked for."""
+        found = {each.where: each for source in self._distinct() for each in source.standing()}
+        for (server, name), slot in self._slots.items():
+            if (standing := found.get(slot.wanted.where)) is not None:
+                yield Row(server, name, standing)
+
+    async def close(self) -> None:
+        """Nothing is lent any more: sources give back what was leased."""
+        self._slots.clear()
+        closing = asyncio.gather(*(source.close() for source in self._distinct()), return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await closing
+
+    def _distinct(self) -> Iterable[loans.Source]:
+        return {id(source): source for source in self._sources.values()}.values()
 
 
-def _file(entry: snapshot.Credential) -> snapshot.FileSecret:
-    if not isinstance(entry.source, snapshot.FileSecret):
-        text = f"credential {entry.name!r} is one that this proxy cannot lend"
-        raise Unavailable(decision.Reason.CREDENTIAL_UNAVAILABLE, text)
-    return entry.source
+def _everything(views: Iterable[snapshot.ServerView]) -> Iterator[snapshot.Source]:
+    """What entries name, and what those need in turn: the secret or key of an OAuth client."""
+    for view in views:
+        for source in (entry.source for entry in view.credentials if entry.source is not None):
+            yield source
+            if isinstance(source, snapshot.ClientCredentials | snapshot.TokenExchange):
+                yield from (each for each in (source.client.secret, source.client.key) if each is not None)
 
 
-def _lent(entry: snapshot.Credential, value: bytes) -> exchange.Lent:
+def _told(
+    server: names.ServerId, entry: snapshot.Credential, failure: loans.Unavailable
+) -> dict[str, dict[str, object]]:
+    return telemetry.fields(
+        server=str(server), credential=entry.name, reason=failure.reason.value, why=str(failure)
+    )
+
+
+def _kept(slot: _Slot, loan: loans.Loan, lent: exchange.Lent) -> exchange.Lent:
+    if not slot.of_user:
+        slot.loan, slot.lent = loan, lent
+    return lent
+
+
+def _lent(slot: _Slot, loan: loans.Loan) -> exchange.Lent:
     """One trailing newline is an editor's and is taken off; anything else odd is refused, never repaired."""
-    secret = value.removesuffix(b"\n").removesuffix(b"\r")
-    if not secret or len(secret) > VALUE_BYTES_MAX or any(byte < 0x20 or byte > 0x7E for byte in secret):
-        raise Unavailable(
-            decision.Reason.CREDENTIAL_MALFORMED,
+    entry, url = slot.entry, slot.view.endpoint.url
+    if loan.origin and _origin(loan.origin) != _origin(url):
+        raise loans.Unavailable(
+            _R.CREDENTIAL_MISPLACED,
+            f"the secret of credential {entry.name!r} is for {loan.origin[:200]!a} alone ({secretfiles.ORIGIN_KEY}), "
+            f"and this endpoint is {_origin(url)}: correct the one that is wrong",
+        )
+    secret = loan.value.removesuffix(b"\n").removesuffix(b"\r")
+    if not secret or len(secret) > secretfiles.VALUE_BYTES_MAX or secret.translate(None, _PRINTABLE):
+        raise loans.Unavailable(
+            _R.CREDENTIAL_MALFORMED,
             f"credential {entry.name!r} is empty, too long or not one line of printable ASCII",
         )
     header = (entry.header.lower().encode(), entry.prefix.encode() + secret)
-    return exchange.Lent((header,), (secret, *_inside(entry.prefix, secret)))
+    return exchange.Lent((header,), (secret, *_inside(entry.prefix, secret)), version=loan.version)
+
+
+def _origin(url: str) -> str:
+    """scheme://host:port with the port written out; "" for what is no origin."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port or _PORTS[parts.scheme]
+    except (ValueError, KeyError):
+        return ""
+    host = parts.hostname or ""
+    return f"{parts.scheme}://[{host}]:{port}" if ":" in host else f"{parts.scheme}://{host}:{port}"
 
 
 def _inside(prefix: str, secret: bytes) -> tuple[bytes, ...]:

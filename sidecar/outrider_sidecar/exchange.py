@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -105,15 +106,26 @@ class Flight(Protocol):
         """Give up; `done(Failed(CANCELLED, ...))` still follows."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the proxy is to a server by its connection (mTLS). Connections are shared by requests with one `name` only."""
+
+    name: str
+    context: ssl.SSLContext = dataclasses.field(repr=False)
+
+
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class Lent:
     """Headers with the secret, for one upstream request. Has no repr: it must not reach a log (N4).
 
-    `secrets` are what must not come back: the secret alone, and what a server can read out of it.
+    `secrets` are what must not come back: the secret alone, and what a server can read out of it. `version` tells what was lent from
+    what will be lent next. `identity` is what the connection is made with, None for nobody in particular.
     """
 
     headers: Headers = ()
     secrets: tuple[bytes, ...] = ()
+    version: str = ""
+    identity: Identity | None = None
 
 
 class Upstream(Protocol):

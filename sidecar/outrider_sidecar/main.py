@@ -35,6 +35,7 @@ from outrider_sidecar import (
     introductions,
     journal,
     ledger,
+    lenders,
     lists,
     orders,
     pipeline,
@@ -91,7 +92,8 @@ class Proxy:
             clock=loop.time,
             entropy=os.urandom,
         )
-        lender = credentials.Credentials(credentials.Files(time.monotonic))
+        self._lenders = lenders.Lenders(clock=loop.time, secrets_dir=chosen.secrets_dir)
+        lender = self._credentials = credentials.Credentials(self._lenders.sources, clock=loop.time)
         self._servers = servers.Servers(
             upstream=self._upstream,
             credentials=lender,
@@ -192,6 +194,7 @@ class Proxy:
         await self._pipeline.listeners.close()
         await self._lists.close()
         await self._upstream.close()
+        await self._credentials.close()
         await desk.close()
         self._journal.close()
 
@@ -224,6 +227,7 @@ class Proxy:
             bound.servers, moved=[each for each in bound.servers if bound.servers[each].targets is None]
         )
         self._servers.keep(bound)
+        self._credentials.keep(bound)
         self._pipeline.listeners.configured(bound)
         self._telling.keep(bound.servers)
         active = [
@@ -233,6 +237,7 @@ class Proxy:
             if decide.asked(held, kind)
         ]
         self._spawn(self._lists.warm(active))
+        self._spawn(self._credentials.warm(_jitter))
         gc.freeze()
         log.info(
             "configuration in force",

@@ -14,7 +14,6 @@ import logging
 import os
 import secrets
 import signal
-import time
 
 from outrider import bind, decision, names, snapshot
 from outrider_sidecar import (
@@ -24,6 +23,7 @@ from outrider_sidecar import (
     credentials,
     current,
     files,
+    lenders,
     lists,
     rounds,
     servers,
@@ -60,9 +60,11 @@ class Prober:
             clock=loop.time,
             entropy=os.urandom,
         )
+        self._lenders = lenders.Lenders(clock=loop.time)
+        self._credentials = credentials.Credentials(self._lenders.sources, clock=loop.time)
         self._servers = servers.Servers(
             upstream=self._upstream,
-            credentials=credentials.Credentials(credentials.Files(time.monotonic)),
+            credentials=self._credentials,
             current=self._current,
             telemetry=self._telemetry,
             clock=loop.time,
@@ -108,6 +110,7 @@ class Prober:
             await asyncio.gather(*working, stopping, return_exceptions=True)
             await self._rounds.close()
             await self._upstream.close()
+            await self._credentials.close()
             await desk.close()
 
     def _network(self) -> snapshot.Network:
@@ -121,6 +124,7 @@ class Prober:
                 "this identity is not the prober's: only servers that it may call are listed",
                 extra=telemetry.fields(workload=str(bound.snapshot.workload)),
             )
+        self._credentials.keep(bound)
         self._telling.keep(bound.servers)
         self._rounds.configure({key: held.view.endpoint for key, held in bound.servers.items()})
         log.info(
