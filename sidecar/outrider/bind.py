@@ -27,9 +27,9 @@ MEMO_MAX = 512
 class BoundServer:
     """A server with its targets; `targets` None until its definitions have been observed.
 
-    `templates` are its URI templates by their text. `in_sight`: whether the server exists at all for this caller, because some
-    call of it would not look unknown. Until its tools have been observed it does when both keys could turn for some of them.
-    Found out once, not once per call.
+    `templates` are its URI templates by their text. `in_sight`: whether the server exists at all for this workload, because some
+    call of it would not look unknown, by some user if it depends on one. Until its tools have been observed it does when both
+    keys could turn for some of them. Found out once, not once per call.
     """
 
     index: Index

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from outrider import bind, budgets, call, decision, names, rules, snapshot, uris
+from outrider import bind, budgets, call, choosing, decision, identity, names, rules, snapshot, uris
 
 Reason = decision.Reason
 
@@ -75,9 +75,17 @@ def tool_known(case: Case) -> Finding:
         and not case.held.observed(kind)
         and case.held.view.lifecycle is not snapshot.Lifecycle.DISABLED
     ):
-        return decision.Need(definitions=case.subject.server)
+        return _need(case.held, case.subject)
     flaw = uris.flaw(case.subject.name) if kind is call.Kind.RESOURCE else None
     return _hidden(_UNKNOWN[kind], detail=flaw or "")
+
+
+def _need(held: bind.BoundServer, subject: call.Call) -> Finding:
+    """Its list; unless only in a user's name that could be asked for, and there is none: then whatever was named."""
+    if choosing.leave(held.view, subject.user) is Reason.USER_REQUIRED:
+        detail = "what the server lists is asked for in a user's name"
+        return decision.Objection(Reason.USER_REQUIRED, visible=True, detail=detail)
+    return decision.Need(definitions=subject.server)
 
 
 def reachable(case: Case) -> Finding:
@@ -86,15 +94,15 @@ def reachable(case: Case) -> Finding:
     assert target is not None
     if target.in_sight:
         return None
-    if not target.provider:
-        return _hidden(
-            Reason.NOT_ALLOWED, detail=f"no Allow of {target.server.id.namespace} (provider) or the platform"
-        )
-    if target.consumer is not None and not target.consumer:
-        return _hidden(
-            Reason.NOT_ALLOWED, detail="no Allow of the workload's namespace (consumer) or the platform"
-        )
-    return _hidden(Reason.DENIED_HIDDEN, target.denies[0].ref)
+    if target.lacks is None:
+        return _hidden(Reason.DENIED_HIDDEN, target.denies[0].ref)
+    whose = (
+        f"{target.server.id.namespace} (provider)"
+        if target.lacks is rules.Key.PROVIDER
+        else "the workload's namespace (consumer)"
+    )
+    who = " that matches this user" if case.subject.user is not None and target.conditions is not None else ""
+    return _hidden(Reason.NOT_ALLOWED, detail=f"no Allow of {whose} or the platform{who}")
 
 
 def enabled(case: Case) -> Finding:
@@ -103,6 +111,21 @@ def enabled(case: Case) -> Finding:
     if case.target.server.lifecycle is snapshot.Lifecycle.DISABLED:
         return decision.Objection(Reason.SERVER_DISABLED, visible=True)
     return None
+
+
+def user_present(case: Case) -> Finding:
+    """A user is present where the entry requires one (`requireUser`), or where only a user can make an Allow match or a silent Deny not."""
+    target = case.target
+    assert target is not None
+    if not target.user_wanted:
+        return None
+    if target.server.require_user:
+        return decision.Objection(
+            Reason.USER_REQUIRED, visible=True, detail="the MCPServer says `requireUser`"
+        )
+    # Named for the journal: a silent Deny that may match, else an Allow that may.
+    hinges = next(rule for rule in target.doubtful if not rule.message)
+    return decision.Objection(Reason.USER_REQUIRED, visible=True, rule=hinges.ref)
 
 
 def arguments_fit(case: Case) -> Finding:
@@ -121,15 +144,19 @@ def arguments_fit(case: Case) -> Finding:
 def not_denied(case: Case) -> Finding:
     """No Deny rule matches: of the provider, the consumer or the platform, any one wins over every Allow."""
     assert case.target is not None
-    for rule in case.target.denies:
-        if rule.message:
-            return decision.Objection(Reason.DENIED, visible=True, rule=rule.ref, detail=rule.message)
-    return None
+    rule = case.target.telling
+    if rule is None:
+        return None
+    return decision.Objection(Reason.DENIED, visible=True, rule=rule.ref, detail=rule.message)
 
 
 def credential_chosen(case: Case) -> Finding:
-    """The server lists no credentials, or one of them is for this caller (and tool)."""
+    """The server lists no credentials, or one of them is for this caller (and tool); none is passed over in doubt."""
     assert case.target is not None
+    if case.target.credential_doubtful:
+        return decision.Objection(
+            Reason.USER_REQUIRED, visible=True, detail="which credential is lent depends on the user"
+        )
     if case.target.credential_missing:
         return decision.Objection(Reason.NO_CREDENTIAL_FOR_CALLER, visible=True)
     return None
@@ -167,6 +194,7 @@ CHECKS: tuple[Check, ...] = (
     tool_known,
     reachable,
     enabled,
+    user_present,
     arguments_fit,
     not_denied,
     credential_chosen,
@@ -187,6 +215,8 @@ def _case(
         )  # nearly every call: no function more than it takes
     else:
         target = _target(held, subject)
+    if target is not None and target.conditions is not None and subject.user is not None:
+        target = target.of(subject.user)
     if target is None or not target.reservations:
         return Case(subject, held, target, units, now, round_of)
     return Case(subject, held, target, units, now, round_of, _to_set_aside(target, subject.method, round_of))
@@ -268,13 +298,17 @@ def _would(target: bind.Target | None) -> tuple[str, ...]:
 
 
 def permit_listing(
-    bound: bind.Bound, server: names.ServerId, *, credential: str | None = None
+    bound: bind.Bound,
+    server: names.ServerId,
+    *,
+    credential: str | None = None,
+    user: identity.User | None = None,
 ) -> decision.Permit | decision.Refusal:
     """Leave for the proxy itself to ask a server what it is and what it offers (Method.LIST).
 
     Given for servers that are `asked`: what the answer shows to the agent is decided tool by tool. The prober, which has no
     agent and no rules, may list every server in its snapshot. The credential is the entry of that name if one is given, else
-    the first that matched this workload.
+    the first that is for this workload whoever the user is; only where there is none, that of `user`, in whose name it then asks.
     """
     subject = call.Call(server, "", method=call.Method.LIST)
     held = bound.servers.get(server)
@@ -285,46 +319,47 @@ def permit_listing(
         return decision.Refusal(subject, decision.Objection(Reason.SERVER_DISABLED, visible=True))
     if not (held.index.open or bound.snapshot.probing):
         return decision.Refusal(subject, _hidden(Reason.NOT_ALLOWED))
-    if view.credential_required and not view.credentials:
-        return decision.Refusal(subject, decision.Objection(Reason.NO_CREDENTIAL_FOR_CALLER, visible=True))
-    fitting = (entry for entry in view.credentials if credential in (None, entry.name))
-    return decision.Permit(call=subject, server=view, target=None, credential=next(fitting, None))
+    leave = choosing.leave(view, user, named=credential)
+    if isinstance(leave, Reason):
+        return decision.Refusal(subject, decision.Objection(leave, visible=True))
+    if leave.user is not None:
+        subject = dataclasses.replace(subject, user=leave.user)
+    return decision.Permit(call=subject, server=view, target=None, credential=leave.entry)
 
 
-def reach(target: bind.Target) -> Reach:
-    """Could this be called with some arguments? Lists and `can-i --list` show exactly what is not NEVER.
+def reach(target: bind.Target, user: identity.User | None = None) -> Reach:
+    """Could this be called with some arguments, and without a user by some user? Lists and `can-i --list` show what is not NEVER.
 
     Budgets and rates never hide a tool; an unconditional Deny and a disabled server do.
     """
-    closed = (
-        not target.provider
-        or (target.consumer is not None and not target.consumer)
-        or bool(target.denies)
-        or target.server.lifecycle is snapshot.Lifecycle.DISABLED
-    )
-    return Reach.NEVER if closed else Reach.ALWAYS
+    return Reach.ALWAYS if (target if user is None else target.of(user)).listed else Reach.NEVER
 
 
 def listed(
-    bound: bind.Bound, server: names.ServerId | None = None, kind: call.Kind = call.Kind.TOOL
+    bound: bind.Bound,
+    server: names.ServerId | None = None,
+    kind: call.Kind = call.Kind.TOOL,
+    user: identity.User | None = None,
 ) -> Iterator[bind.Target]:
-    """What is seen of one kind: of one server in its order, or of all in the snapshot's.
+    """What is seen of one kind: of one server in its order, or of all in the snapshot's; each as it stands for `user`.
 
     Unobserved servers contribute nothing. Of resources it is those that the server lists: others can be read all the same.
     """
     for held in _chosen(bound, server):
         for (each, _), target in (held.targets or {}).items():
-            if each is kind and reach(target) is not Reach.NEVER:
-                yield target
+            if each is kind and (seen := target if user is None else target.of(user)).listed:
+                yield seen
 
 
-def templates(bound: bind.Bound, server: names.ServerId | None = None) -> Iterator[bind.Target]:
+def templates(
+    bound: bind.Bound, server: names.ServerId | None = None, user: identity.User | None = None
+) -> Iterator[bind.Target]:
     """The URI templates that are seen: those that can become something that could be read.
 
     Not seen are those of which everything is denied, and those that no Allow of a needed key touches. A read decides anyway.
     """
     for held in _chosen(bound, server):
-        yield from (target for target in held.templates.values() if reach(target) is not Reach.NEVER)
+        yield from (seen for target in held.templates.values() if (seen := target.of(user)).listed)
 
 
 def _chosen(bound: bind.Bound, server: names.ServerId | None) -> Iterable[bind.BoundServer]:

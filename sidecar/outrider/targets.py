@@ -2,14 +2,15 @@
 """One server's view joined with any one name: the rules, the credential, the price and the limits that concern it.
 
 Called by bind, when a list arrives and when a URI is first named, and never once per call. Refuses names that could be nobody's:
-those get no Target, so that nothing can be decided about them but that they are unknown.
+those get no Target, so that nothing can be decided about them but that they are unknown. Only where something about a name
+depends on the user is a Target made once more for each call that has one (`Target.of`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-from outrider import budgets, call, catalog, names, rules, schemas, snapshot, uris
+from outrider import budgets, call, catalog, choosing, identity, names, rules, schemas, snapshot, uris
 
 _OTHER_COUNTERS = {call.Kind.PROMPT: "(prompts)", call.Kind.RESOURCE: "(resources)"}
 """Under `per: [tool]` all prompts of a server are one counter, and all its resources: URIs are without end, counters are not."""
@@ -20,10 +21,17 @@ _COMPARED_MAX = 256
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Target:
-    """One name, or one URI template. `consumer` None = no consumer's key needed. `watched` are rules of Audit-mode policies.
+    """One name, or one URI template, as it stands for one user, or for nobody. `consumer` None = no consumer's key needed.
+
+    Rules that match for certain are in `denies`, `provider` and `consumer`; `doubtful` are those of which that cannot be said
+    without a user: an Allow there opens nothing, a Deny there denies. `watched` are rules of Audit-mode policies.
+    `lacks` is a key that nobody's Allow turns, not even for some user. `telling` is the Deny whose message is told.
+    `in_sight`: a call does not look unknown. `listed`: with some arguments (and, without a user, by some user) it could be
+    called. `user_wanted`: a call needs a user and has none.
 
     `definition` is None for a resource that the server does not list. `credential` is what would be lent; `credential_missing`
-    is True when the server lists some and none fits.
+    is True when the server lists some and none fits, `credential_doubtful` when which one fits depends on the user who is absent.
+    `conditions` is what `of` reads; None when it is the same for everybody.
     """
 
     server: snapshot.ServerView
@@ -34,19 +42,24 @@ class Target:
     denies: tuple[rules.Rule, ...]
     provider: tuple[rules.Rule, ...]
     consumer: tuple[rules.Rule, ...] | None
+    doubtful: tuple[rules.Rule, ...]
     watched: tuple[rules.Rule, ...]
+    lacks: rules.Key | None
+    telling: rules.Rule | None
+    in_sight: bool
+    listed: bool
+    user_wanted: bool
     credential: snapshot.Credential | None
     credential_missing: bool
+    credential_doubtful: bool
     price: budgets.Price
     reservations: tuple[budgets.Reservation, ...]
     validate: schemas.Validator | None
+    conditions: _Whole | None
 
-    @property
-    def in_sight(self) -> bool:
-        """Both keys are turned and no silent Deny matches: a call of it does not look unknown (decide: `reachable`)."""
-        if not self.provider or (self.consumer is not None and not self.consumer):
-            return False
-        return not self.denies or any(rule.message for rule in self.denies)
+    def of(self, user: identity.User | None) -> Target:
+        """The same name as it stands for this user; None: for a call that presents nobody, and for lists."""
+        return self if self.conditions is None else self.conditions.target(user)
 
 
 Key = tuple[call.Kind, str]
@@ -94,6 +107,100 @@ class _Found:
     denies: tuple[rules.Rule, ...]
     allows: tuple[rules.Rule, ...]
     watched: tuple[rules.Rule, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Whole:
+    """Everything about one name before it is known who the user is. `entries` are the credentials that fit the name, in order."""
+
+    server: snapshot.ServerView
+    kind: call.Kind
+    name: str
+    exposed: str
+    definition: catalog.Definition | None
+    found: _Found
+    entries: tuple[snapshot.Credential, ...]
+    price: budgets.Price
+    reservations: tuple[budgets.Reservation, ...]
+    validate: schemas.Validator | None
+
+    @property
+    def conditional(self) -> bool:
+        """Whether a user makes a difference to anything."""
+        chosen = (*self.found.denies, *self.found.allows, *self.found.watched)
+        return (
+            self.server.require_user
+            or any(rule.callers for rule in chosen)
+            or any(map(choosing.conditional, self.entries))
+            or any(held.pool.limit.callers for held in self.reservations)
+        )
+
+    def target(self, user: identity.User | None) -> Target:
+        view, found = self.server, self.found
+        denies, doubted = _parted(found.denies, user)
+        allows, awaited = _parted(found.allows, user)
+        provider, consumer = _keys(view, allows)
+        some_provider, some_consumer = _keys(view, (*allows, *awaited))
+        lacks = None
+        if not some_provider:
+            lacks = rules.Key.PROVIDER
+        elif some_consumer is not None and not some_consumer:
+            lacks = rules.Key.CONSUMER
+        telling = next((rule for rule in (*denies, *doubted) if rule.message), None)
+        callable_ = lacks is None and not denies
+        turned = bool(provider) and (consumer is None or bool(consumer))
+        silent = any(not rule.message for rule in doubted)
+        lent = choosing.choice(self.entries, user)
+        return Target(
+            server=view,
+            kind=self.kind,
+            name=self.name,
+            exposed=self.exposed,
+            definition=self.definition,
+            denies=denies,
+            provider=provider,
+            consumer=consumer,
+            doubtful=(*doubted, *awaited),
+            watched=tuple(rule for rule in found.watched if _watched(rule, user)),
+            lacks=lacks,
+            telling=telling,
+            in_sight=lacks is None and (not denies or telling is not None),
+            listed=callable_ and view.lifecycle is not snapshot.Lifecycle.DISABLED,
+            user_wanted=user is None and callable_ and (view.require_user or not turned or silent),
+            credential=lent.entry,
+            credential_missing=view.credential_required and lent.entry is None and not lent.doubtful,
+            credential_doubtful=lent.doubtful,
+            price=self.price,
+            reservations=tuple(
+                held for held in self.reservations if rules.admits(held.pool.limit.callers, user) is not False
+            ),
+            validate=self.validate,
+            conditions=self if self.conditional else None,
+        )
+
+
+def _parted(
+    chosen: tuple[rules.Rule, ...], user: identity.User | None
+) -> tuple[tuple[rules.Rule, ...], tuple[rules.Rule, ...]]:
+    """Those that match for certain, and those of which it cannot be said without a user."""
+    said = [(rules.admits(rule.callers, user), rule) for rule in chosen]
+    return tuple(rule for says, rule in said if says), tuple(rule for says, rule in said if says is None)
+
+
+def _keys(
+    view: snapshot.ServerView, allows: tuple[rules.Rule, ...]
+) -> tuple[tuple[rules.Rule, ...], tuple[rules.Rule, ...] | None]:
+    """The Allows that turn the provider's key, and those that turn the consumer's; None where that is not needed."""
+    provider = tuple(rule for rule in allows if rule.key is not rules.Key.CONSUMER)
+    if not view.consumer_key_needed:
+        return provider, None
+    return provider, tuple(rule for rule in allows if rule.key is not rules.Key.PROVIDER)
+
+
+def _watched(rule: rules.Rule, user: identity.User | None) -> bool:
+    """What would have counted, as it would have: in doubt a Deny does and an Allow does not."""
+    says = rules.admits(rule.callers, user)
+    return says is True or (says is None and rule.effect is rules.Effect.DENY)
 
 
 class _Rules:
@@ -175,32 +282,22 @@ class Index:
         self, name: str, kind: call.Kind, definition: catalog.Definition | None, found: _Found
     ) -> Target:
         view, is_tool = self.view, kind is call.Kind.TOOL
-        fitting = (entry for matcher, entry in self._credentials if not is_tool or matcher(name))
-        credential = next(fitting, None)
         price = self._prices.get(name, view.default_price) if is_tool else view.default_price
         checked = is_tool and definition is not None and view.validate_arguments
         schema = definition.input_schema if checked and definition is not None else None
-        allows = found.allows
-        return Target(
+        whole = _Whole(
             server=view,
             kind=kind,
             name=name,
             exposed=catalog.exposed_name(view.id, name, self._namespace),
             definition=definition,
-            denies=found.denies,
-            provider=tuple(rule for rule in allows if rule.key is not rules.Key.CONSUMER),
-            consumer=(
-                tuple(rule for rule in allows if rule.key is not rules.Key.PROVIDER)
-                if view.consumer_key_needed
-                else None
-            ),
-            watched=found.watched,
-            credential=credential,
-            credential_missing=view.credential_required and credential is None,
+            found=found,
+            entries=tuple(entry for matcher, entry in self._credentials if not is_tool or matcher(name)),
             price=price,
             reservations=self._reservations(name, kind, price),
             validate=None if schema is None else schemas.Validator(schema),
         )
+        return whole.target(None)
 
     def flaws(self, observed: catalog.Definitions) -> tuple[tuple[str, str], ...]:
         """Tools that are left out because arguments must be checked and cannot be: (name, what is wrong)."""
@@ -239,7 +336,7 @@ def _nameable(kind: call.Kind, name: str) -> bool:
 
 
 def _opens(view: snapshot.ServerView, kind: call.Kind) -> bool:
-    """Whether both keys could turn for some name of this kind."""
+    """Whether both keys could turn for some name of this kind, for some user."""
     turned = {rule.key for rule in _select(view, rules.Effect.ALLOW, enforced=True) if rule.globs(kind)}
     platform = rules.Key.PLATFORM in turned
     provider = platform or rules.Key.PROVIDER in turned
@@ -247,7 +344,7 @@ def _opens(view: snapshot.ServerView, kind: call.Kind) -> bool:
 
 
 def _some_resource(view: snapshot.ServerView) -> bool:
-    """Whether what is allowed is not all silently denied again.
+    """Whether what is allowed is not all silently denied again, to everybody.
 
     Globs are compared with globs, so it may say yes where only a combination of several Denies leaves nothing.
     """
@@ -255,7 +352,7 @@ def _some_resource(view: snapshot.ServerView) -> bool:
     silent = [
         rules.fold(glob)
         for rule in _select(view, rules.Effect.DENY, enforced=True)
-        if not rule.message
+        if not rule.message and rules.admits(rule.callers, None)
         for glob in rule.globs(kind)
     ]
     if any(rules.is_all(glob) for glob in silent):

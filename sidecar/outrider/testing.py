@@ -30,6 +30,20 @@ def deny(*tools: str, **more: Any) -> rules.Rule:
     return a_rule("Deny", *tools, **{"name": "d", **more})
 
 
+def a_user(*groups: str, id: str = "okta:ada", names: tuple[str, ...] = (), **more: Any) -> identity.User:  # noqa: A002 -- the field's name
+    """A user of the provider `okta`; groups are of the same provider unless they say otherwise."""
+    whole = frozenset(group if ":" in group else f"okta:{group}" for group in groups)
+    return identity.User(id=id, names=frozenset({id, *names}), groups=whole, **more)
+
+
+def callers(**fields: Any) -> rules.Callers:
+    """What a `from` of one entry says about users; the fields are those of UserTest."""
+    whole: dict[str, Any] = {
+        name: tuple(each) if isinstance(each, list) else each for name, each in fields.items()
+    }
+    return (rules.UserTest(**whole),)
+
+
 def a_server(
     *chosen: rules.Rule, server: names.ServerId = CRM, url: str = "http://127.0.0.1:9/mcp", **more: Any
 ) -> snapshot.ServerView:
