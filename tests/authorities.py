@@ -39,15 +39,14 @@ class Authority:
         )
 
     def server(self, folder: pathlib.Path, *, clients: bool) -> ssl.SSLContext:
-        """For a server at 127.0.0.1; `clients`: whoever connects must show a certificate of this authority."""
+        """For a server at 127.0.0.1; `clients`: whoever connects must show a certificate of this authority, and may otherwise."""
         made, key = self._leaf("127.0.0.1", ExtendedKeyUsageOID.SERVER_AUTH)
         (folder / "chain.pem").write_bytes(made.public_bytes(_PEM))
         (folder / "key.pem").write_bytes(_pem(key))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(folder / "chain.pem", folder / "key.pem")
-        if clients:
-            context.verify_mode = ssl.CERT_REQUIRED
-            context.load_verify_locations(cadata=self.bundle)
+        context.verify_mode = ssl.CERT_REQUIRED if clients else ssl.CERT_OPTIONAL
+        context.load_verify_locations(cadata=self.bundle)
         return context
 
     def _leaf(

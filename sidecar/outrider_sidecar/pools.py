@@ -22,7 +22,7 @@ import yarl
 from aiohttp import client_proto, connector, tracing
 
 from outrider import names, snapshot
-from outrider_sidecar import addresses
+from outrider_sidecar import addresses, exchange
 
 CONNECTIONS_PER_POOL = 1_024
 """As many as agents can hold at the door, and some for what is said about calls under way: a cancellation or an answer to
@@ -62,6 +62,8 @@ class Key:
     """Connections are shared only by requests for which all of this is equal.
 
     `listening`: for streams that a server sends on its own, which are held as long as it will; calls never wait for them.
+    `identity` names who we are on them (mTLS), "" for nobody: a certificate that replaced another gets connections of its own,
+    and so its own TLS session, while what is under way goes on with the one it began with.
     """
 
     server: names.ServerId
@@ -72,6 +74,7 @@ class Key:
     connect_seconds: float
     pool_idle_seconds: float
     network: snapshot.Network
+    identity: str = ""
 
 
 def sockets(
@@ -104,13 +107,19 @@ def _tell_leg(refused: str) -> None:
 class _Connector(aiohttp.TCPConnector):
     """aiohttp's pool, telling the flight how far it got, with R15 at the one place where sockets are made."""
 
-    def __init__(self, key: Key, own: AbstractSet[str], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        key: Key,
+        own: AbstractSet[str],
+        loop: asyncio.AbstractEventLoop,
+        shown: ssl.SSLContext | None = None,
+    ) -> None:
         self._key = key
         host = urllib.parse.urlsplit(key.url).hostname or ""
         # An empty bundle means the system's roots: aiohttp's own verified context, made at import.
-        context = ssl.create_default_context(cadata=key.ca_bundle) if key.ca_bundle else True
+        trusted = ssl.create_default_context(cadata=key.ca_bundle) if key.ca_bundle and not shown else True
         super().__init__(
-            ssl=context,
+            ssl=shown or trusted,
             resolver=aiohttp.ThreadedResolver(loop=loop),
             ttl_dns_cache=_DNS_SECONDS,
             limit=CONNECTIONS_PER_POOL,
@@ -155,8 +164,14 @@ class Pool:
 
     __slots__ = ("flights", "key", "session", "url", "used")
 
-    def __init__(self, key: Key, own: AbstractSet[str], loop: asyncio.AbstractEventLoop) -> None:
-        """Raises ValueError when the URL cannot be called and ssl.SSLError when the bundle cannot be read."""
+    def __init__(
+        self,
+        key: Key,
+        own: AbstractSet[str],
+        loop: asyncio.AbstractEventLoop,
+        shown: ssl.SSLContext | None = None,
+    ) -> None:
+        """`shown` is TLS with a client certificate. Raises ValueError when the URL cannot be called and ssl.SSLError when the bundle cannot be read."""
         parts = urllib.parse.urlsplit(key.url)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
             raise ValueError("an endpoint is an http or https URL with a host and without a user")
@@ -166,7 +181,7 @@ class Pool:
         self.flights = 0
         self.used = 0.0
         self.session = aiohttp.ClientSession(
-            connector=_Connector(key, own, loop),
+            connector=_Connector(key, own, loop, shown),
             cookie_jar=aiohttp.DummyCookieJar(loop=loop),
             auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
@@ -200,8 +215,14 @@ class Pools:
         self._pools: dict[Key, Pool] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    def of(self, server: snapshot.ServerView, *, listening: bool = False) -> Pool:
-        """The pool for this server as it is configured now. Raises as Pool does."""
+    def of(
+        self,
+        server: snapshot.ServerView,
+        *,
+        listening: bool = False,
+        identity: exchange.Identity | None = None,
+    ) -> Pool:
+        """The pool for this server as it is configured now, and for who we are to it. Raises as Pool does."""
         endpoint = server.endpoint
         key = Key(
             server.id,
@@ -212,11 +233,13 @@ class Pools:
             endpoint.connect_seconds,
             endpoint.pool_idle_seconds,
             self._network(),
+            "" if identity is None else identity.name,
         )
         pool = self._pools.get(key)
         if pool is None:
             self._forget(key)
-            pool = self._pools[key] = Pool(key, self._own, self._loop)
+            shown = None if identity is None else identity.context
+            pool = self._pools[key] = Pool(key, self._own, self._loop, shown)
         return pool
 
     async def close(self) -> None:
@@ -229,9 +252,14 @@ class Pools:
         """Closes pools without flights that another has replaced or that were not used for a while."""
         stale = self._loop.time() - _FORGET_SECONDS
         for key, pool in tuple(self._pools.items()):
-            replaced = key.server == fresh.server and key.listening == fresh.listening
+            replaced = _role(key) == _role(fresh)
             if pool.flights == 0 and (replaced or pool.used < stale):
                 del self._pools[key]
                 task = self._loop.create_task(pool.session.close())
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
+
+
+def _role(key: Key) -> tuple[names.ServerId, bool, str]:
+    """Of two pools with the same one the later replaces the other."""
+    return key.server, key.listening, key.identity.partition("\0")[0]

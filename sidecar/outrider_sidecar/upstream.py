@@ -227,7 +227,7 @@ class AiohttpUpstream:
             return self._ground(into, _R.CANCELLED, "the proxy is shutting down")
         try:
             headers = _headers(head, lent.headers, endpoint.headers)
-            pool = self._pools.of(permit.server, listening=method == "GET")
+            pool = self._pools.of(permit.server, listening=method == "GET", identity=lent.identity)
             url = pool.url if not place else pool.at(place)
         except _Unsendable as refused:
             return self._ground(into, refused.reason, str(refused))
