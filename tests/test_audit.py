@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outrider import audit, budgets, identity, names, snapshot
+from outrider import audit, budgets, identity, names, snapshot, testing
 
 KEY = b"k" * 32
 LEVEL = snapshot.AuditLevel
@@ -107,6 +107,35 @@ def test_principals_and_rules_are_named_as_everywhere():
     assert audit.ruling(names.RuleRef("crm", "sales", "read", 4)) == audit.Ruling(
         policy="crm/sales", rule="read", generation=4
     )
+
+
+def test_a_principal_without_a_user_is_written_as_before_there_were_users():
+    workload = identity.Workload(namespace="agents", service_account="bot", teams=("sales",))
+    body = audit.encode(entry(intent(principal=audit.principal(workload))))
+    assert b'"principal":{"workload":"agents/bot","teams":["sales"]}' in body
+    sent_once = audit.Outcome(event="e", request_id="r", status=audit.Status.COMPLETED, reason="Allowed")
+    assert b"sends" not in audit.encode(entry(sent_once))
+    assert b'"sends":2' in audit.encode(entry(msgspec.structs.replace(sent_once, sends=2)))
+
+
+def test_a_users_groups_are_sorted_and_bounded_and_what_is_left_out_is_counted():
+    workload = identity.Workload(namespace="agents", service_account="bot")
+    groups = [f"okta:{number:03}" for number in range(audit.GROUPS_MAX + 3)]
+    found = audit.principal(workload, testing.a_user(*groups))
+    assert (list(found.groups), found.groups_left_out) == (groups[: audit.GROUPS_MAX], 3)
+    exact = audit.principal(workload, testing.a_user(*groups[: audit.GROUPS_MAX]))
+    assert (len(exact.groups), exact.groups_left_out) == (audit.GROUPS_MAX, 0)
+
+
+def test_what_a_provider_says_of_a_user_cannot_be_long():
+    long = "okta:" + "x" * 5_000
+    found = audit.principal(
+        identity.Workload(namespace="agents", service_account="bot"),
+        testing.a_user(long, id=long, client=long, actor=long),
+    )
+    for text in (found.user, found.client, found.actor, *found.groups):
+        assert len(text) == audit.TEXT_CHARACTERS_MAX + 1
+        assert text.endswith("…")
 
 
 def test_an_outcome_without_its_text_keeps_what_the_text_was():

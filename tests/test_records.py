@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -178,3 +179,56 @@ def test_a_complaint_about_arguments_quotes_nothing_that_is_not_kept_of_them(
         record = records.Writer(b"k").refusal(about, refused, view=kept, ours=1)
         body = audit.encode(audit.Entry(instance="i", sequence=1, time=0.0, record=record))
         assert (b"canary" in body) is quoted
+
+
+def the_principal(about: records.About, writer: records.Writer | None = None) -> audit.Principal:
+    permit = a_permit()
+    held = ledger.Ledger().reserve(permit.reservations, 1_700_000_000.0)
+    return (writer or records.Writer(KEY)).intent(about, permit, held).principal
+
+
+def test_every_record_of_a_user_names_user_client_actor_and_groups_and_never_the_token() -> None:
+    """R30."""
+    user = testing.a_user("b", "a", client="okta:desk", actor="okta:agent", token="CANARY")
+    about = dataclasses.replace(ABOUT, user=user)
+    writer = records.Writer(KEY)
+    permit = a_permit()
+    refused = decision.Refusal(permit.call, decision.Objection(decision.Reason.DENIED, visible=True))
+    made = (
+        writer.intent(about, permit, ledger.Ledger().reserve((), 1.0)),
+        writer.ask(about, permit, event="01K", method="elicitation/create", params=b"{}"),
+        writer.refused_ask(about, permit, event="01K", method="elicitation/create", params=b"{}", why="no"),
+        writer.refusal(about, refused, view=permit.server, ours=1),
+    )
+    for record in made:
+        assert record.principal == audit.Principal(
+            workload="crm/bot",
+            user="okta:ada",
+            client="okta:desk",
+            actor="okta:agent",
+            groups=("okta:a", "okta:b"),
+        )
+        assert b"CANARY" not in audit.encode(audit.Entry(instance="i", sequence=1, time=1.0, record=record))
+    assert "CANARY" not in repr(about)
+
+
+def test_two_users_of_one_workload_and_one_whose_groups_change_are_principals_of_their_own() -> None:
+    writer = records.Writer(KEY)
+    seen = [
+        the_principal(dataclasses.replace(ABOUT, user=user), writer)
+        for user in (
+            None, testing.a_user("a"), testing.a_user("a", id="okta:bob"), testing.a_user("a", "b"),
+            testing.a_user("a", client="okta:x"), testing.a_user("a", actor="okta:x"), testing.a_user("a", token="t"),
+        )
+    ]  # fmt: skip
+    assert [each.user for each in seen] == ["", "okta:ada", "okta:bob", *["okta:ada"] * 4]
+    assert len(set(seen)) == 6
+    assert seen[-1] is seen[1]
+
+
+def test_no_more_principals_are_kept_than_the_bound_says() -> None:
+    writer = records.Writer(KEY)
+    for number in range(records.PRINCIPALS_MAX + 10):
+        about = dataclasses.replace(ABOUT, user=testing.a_user(id=f"okta:{number}"))
+        assert the_principal(about, writer).user == f"okta:{number}"
+    assert len(writer._principals) == 10

@@ -25,6 +25,8 @@ BODY_BYTES_MAX: Final = 8_192
 """Bytes of a body that are kept; the rest is counted and covered by the digest (audit.md)."""
 TEXT_CHARACTERS_MAX: Final = 512
 """Characters kept of any single text of a refusal, so that a refused request cannot fill the disk by itself."""
+GROUPS_MAX: Final = 64
+"""Groups of a user that are kept, in the order of their names; the others are counted."""
 REDACTED: Final = "[redacted]"
 
 
@@ -33,10 +35,19 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rena
 
 
 class Principal(Struct, frozen=True):
-    """Who asked, as attested: `workload` is `namespace/serviceaccount`, `teams` as resolved at that moment."""
+    """Who asked, as attested: `workload` is `namespace/serviceaccount`, `teams` as resolved at that moment.
+
+    `user`, `client`, `actor` and `groups` are `provider:value` of the user's token, which itself is never here; "" and () without one.
+    `groups` are sorted and at most GROUPS_MAX; `groups_left_out` says how many more there were.
+    """
 
     workload: str
     teams: tuple[str, ...] = ()
+    user: str = ""
+    client: str = ""
+    actor: str = ""
+    groups: tuple[str, ...] = ()
+    groups_left_out: int = 0
 
 
 class Ruling(Struct, frozen=True):
@@ -134,7 +145,8 @@ class Intent(Struct, frozen=True, tag_field="type", tag="intent"):
 class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
     """How the attempt `event` ended: exactly one follows every intent.
 
-    `reason` is a decision.Reason (or INTERRUPTED); `cost` micro-units; `charges` what was really spent; `result_bytes` what
+    `reason` is a decision.Reason (or INTERRUPTED); `sends` how often it was sent (2: again with a newer credential, because the
+    server had refused the older one, 401); `cost` micro-units; `charges` what was really spent; `result_bytes` what
     arrived, None when nothing did; `ours_micros` and `upstream_micros` are wall microseconds.
     """
 
@@ -143,6 +155,7 @@ class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
     status: Status
     reason: str
     http_status: int | None = None
+    sends: int = 1
     result: Body | None = None
     result_bytes: int | None = None
     cost: int = 0
@@ -202,7 +215,7 @@ class RefusalRecord(Struct, frozen=True, tag_field="type", tag="refusal"):
         for field in ("server", "tool", "method", "detail", "era", "trace_id"):
             text = getattr(self, field)
             if len(text) > TEXT_CHARACTERS_MAX:
-                msgspec.structs.force_setattr(self, field, text[:TEXT_CHARACTERS_MAX] + "…")
+                msgspec.structs.force_setattr(self, field, _capped(text))
 
 
 BEFORE_AUTHENTICATION: Final = "beforeAuthentication"
@@ -253,9 +266,23 @@ def decode(body: bytes) -> Entry:
         raise msgspec.DecodeError(f"not a record: {error}") from error
 
 
-def principal(workload: identity.Workload) -> Principal:
-    """The principal of a sidecar's calls."""
-    return Principal(workload=str(workload), teams=workload.teams)
+def principal(workload: identity.Workload, user: identity.User | None = None) -> Principal:
+    """The principal of a sidecar's calls: the workload, and the user behind it if there is one."""
+    if user is None:
+        return Principal(workload=str(workload), teams=workload.teams)
+    return Principal(
+        workload=str(workload),
+        teams=workload.teams,
+        user=_capped(user.id),
+        client=_capped(user.client),
+        actor=_capped(user.actor),
+        groups=tuple(map(_capped, sorted(user.groups)[:GROUPS_MAX])),
+        groups_left_out=max(0, len(user.groups) - GROUPS_MAX),
+    )
+
+
+def _capped(text: str) -> str:
+    return text if len(text) <= TEXT_CHARACTERS_MAX else text[:TEXT_CHARACTERS_MAX] + "…"
 
 
 def ruling(ref: names.RuleRef) -> Ruling:

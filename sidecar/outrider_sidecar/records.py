@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Hashable
 
 from outrider import audit, budgets, decision, identity, rules, snapshot
 from outrider_sidecar import ledger
@@ -16,7 +17,10 @@ from outrider_sidecar import ledger
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class About:
-    """The facts of one attempt that do not depend on how it ends. `digest` is the snapshot's version."""
+    """The facts of one attempt that do not depend on how it ends. `digest` is the snapshot's version.
+
+    `user` is the verified one; None when no token was presented.
+    """
 
     request_id: str
     workload: identity.Workload | None
@@ -24,6 +28,11 @@ class About:
     era: str
     method: str
     trace_id: str
+    user: identity.User | None = None
+
+
+PRINCIPALS_MAX = 1_024
+"""Principals that are kept made; then all are forgotten and made anew."""
 
 
 class Writer:
@@ -31,14 +40,14 @@ class Writer:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self._principals: dict[identity.Workload, audit.Principal] = {}
+        self._principals: dict[Hashable, audit.Principal] = {}
 
     def intent(self, about: About, permit: decision.Permit, hold: ledger.Hold) -> audit.Intent:
         """What stands in the journal before the first byte leaves."""
         return audit.Intent(
             event=about.request_id,
             request_id=about.request_id,
-            principal=self._principal(about.workload) or audit.Principal(workload=""),
+            principal=self._principal(about) or audit.Principal(workload=""),
             server=str(permit.server.id),
             tool=permit.call.name,
             snapshot=about.digest,
@@ -64,7 +73,7 @@ class Writer:
             event=about.request_id,
             request_id=about.request_id,
             reason=objection.reason.value,
-            principal=self._principal(about.workload),
+            principal=self._principal(about),
             server=str(refused.call.server),
             tool=refused.call.name,
             snapshot=about.digest,
@@ -101,7 +110,7 @@ class Writer:
         return audit.Intent(
             event=event,
             request_id=about.request_id,
-            principal=self._principal(about.workload) or audit.Principal(workload=""),
+            principal=self._principal(about) or audit.Principal(workload=""),
             server=str(permit.server.id),
             tool=permit.call.name,
             snapshot=about.digest,
@@ -119,7 +128,7 @@ class Writer:
             event=event,
             request_id=about.request_id,
             reason=decision.Reason.ASK_REFUSED.value,
-            principal=self._principal(about.workload),
+            principal=self._principal(about),
             server=str(permit.server.id),
             tool=permit.call.name,
             snapshot=about.digest,
@@ -147,12 +156,17 @@ class Writer:
         pointers = _pointers(view, tool, result=False)
         return audit.arguments_body(arguments, view.audit.level, pointers=pointers, key=self._key)
 
-    def _principal(self, workload: identity.Workload | None) -> audit.Principal | None:
+    def _principal(self, about: About) -> audit.Principal | None:
+        workload, user = about.workload, about.user
         if workload is None:
             return None
-        held = self._principals.get(workload)
+        # Not by the user itself, which has the token in it: nothing here may keep that.
+        key = workload if user is None else (workload, user.id, user.client, user.actor, user.groups)
+        held = self._principals.get(key)
         if held is None:
-            held = self._principals[workload] = audit.principal(workload)
+            if len(self._principals) >= PRINCIPALS_MAX:
+                self._principals.clear()
+            held = self._principals[key] = audit.principal(workload, user)
         return held
 
 
