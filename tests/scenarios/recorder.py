@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,7 +29,9 @@ TOOLS = (
 class Seen:
     """What arrived. `tokens` are the `token` arguments of calls, in the order of arrival.
 
-    `arrived` is called with their number as soon as one more is here, before anything is answered.
+    `arrived` is called with their number as soon as one more is here, before anything is answered. `refuses` is asked about the
+    Authorization of every request: what it says yes to is answered 401. `certificates` are the serial numbers, in lower-case hex,
+    of the client certificates that calls came with, over TLS.
     """
 
     host: str = "127.0.0.1"
@@ -40,10 +43,17 @@ class Seen:
     loop: asyncio.AbstractEventLoop | None = None
     description: str = "Does as it is told."
     arrived: Callable[[int], None] = lambda _number: None
+    refuses: Callable[[str], bool] = lambda _authorization: False
+    certificates: list[str] = dataclasses.field(default_factory=list)
+    tls: ssl.SSLContext | None = None
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}/mcp"
+        return f"http{'s' if self.tls else ''}://{self.host}:{self.port}/mcp"
+
+    def lent(self) -> list[str]:
+        """The Authorization of every call so far; "" where there was none."""
+        return [head.get("Authorization", "") for method, head in self.requests if method == "tools/call"]
 
     def release(self) -> None:
         """Lets every held call go on."""
@@ -58,7 +68,13 @@ class _Server:
     async def mcp(self, request: web.Request) -> web.StreamResponse:
         message = json.loads(await request.read())
         method, params = message["method"], message.get("params", {})
+        if self._seen.refuses(request.headers.get("Authorization", "")):
+            return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
         self._seen.requests.append((method, dict(request.headers)))
+        if self._seen.tls is not None and method == "tools/call":
+            assert request.transport is not None
+            shown = request.transport.get_extra_info("ssl_object").getpeercert() or {}
+            self._seen.certificates.append(shown.get("serialNumber", "").lower())
         if method == "server/discover":
             info = {"name": "recorder", "version": "1"}
             found = {"supportedVersions": [laptop.MODERN], "capabilities": {"tools": {}}, "serverInfo": info}
@@ -158,9 +174,9 @@ def _error(message: dict[str, Any], code: int, text: str, data: Any = None) -> w
 
 
 @contextlib.contextmanager
-def running(host: str = "127.0.0.1") -> Iterator[Seen]:
-    """The server, until the block ends."""
-    seen = Seen(host=host)
+def running(host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[Seen]:
+    """The server, until the block ends; over TLS with a context."""
+    seen = Seen(host=host, tls=tls)
     started, stop = threading.Event(), asyncio.Event()
 
     async def serve() -> None:
@@ -171,7 +187,7 @@ def running(host: str = "127.0.0.1") -> Iterator[Seen]:
         app.router.add_route("*", "/elsewhere{rest:.*}", server.elsewhere)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, host, 0, backlog=1024).start()
+        await web.TCPSite(runner, host, 0, backlog=1024, ssl_context=tls).start()
         seen.port = runner.addresses[0][1]
         started.set()
         await stop.wait()
