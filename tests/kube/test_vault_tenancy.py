@@ -41,7 +41,7 @@ USES = [
     vaultpolicy.Use(SALES, SALESFORCE, kept_by_server(SALESFORCE)),
     vaultpolicy.Use(HR, WORKDAY, kept_by_server(WORKDAY)),
     *(vaultpolicy.Use(each, JIRA, kept_by_workload(each, JIRA)) for each in (SALES, HR)),
-    vaultpolicy.Use(PROBERS, SALESFORCE, kept_by_server(SALESFORCE, "outrider-prober"), "prober"),
+    vaultpolicy.Use(PROBERS, SALESFORCE, kept_by_server(SALESFORCE, "outrider_prober"), "prober"),
 ]
 
 
@@ -146,13 +146,13 @@ def test_a_token_that_is_for_somebody_else_is_no_login(ground, pods):
 
 
 def test_the_prober_may_read_what_servers_lend_and_nobody_else_may_be_the_prober(ground, pods):
-    token = ground.login("outrider-prober", ground.jwt(pods[PROBERS]))
+    token = ground.login("outrider_prober", ground.jwt(pods[PROBERS]))
     assert ground.read(token, kept_by_server(SALESFORCE).path)
     assert refused(ground.read, token, kept_by_server(WORKDAY).path) == 403
     assert refused(ground.read, token, kept_by_workload(SALES, JIRA).path) == 403
     beside = ground.pod(PROBERS, "beside", "default")
-    assert refused(ground.login, "outrider-prober", ground.jwt(beside)) in (400, 403)
-    assert refused(ground.login, "outrider-prober", ground.jwt(pods[SALES])) in (400, 403)
+    assert refused(ground.login, "outrider_prober", ground.jwt(beside)) in (400, 403)
+    assert refused(ground.login, "outrider_prober", ground.jwt(pods[SALES])) in (400, 403)
 
 
 def test_nothing_may_be_written_listed_or_made_with_what_a_login_gives(ground, pods):
