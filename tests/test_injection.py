@@ -12,6 +12,7 @@ from tests import pods
 
 from outrider import injection, podnotes
 from outrider.injection import patches
+from outrider_sidecar import settings
 
 
 def names(listed: list[dict[str, Any]]) -> list[str]:
@@ -94,7 +95,50 @@ def test_tokens_certificates_and_journal_are_mounted_in_the_sidecar_alone() -> N
     assert [each["serviceAccountToken"]["audience"] for each in tokens["projected"]["sources"]] == [
         "config.outrider.dev",
         "vault.outrider.dev",
+        "exchange.outrider.dev",
     ]
+
+
+SECRETS = {podnotes.Annotation.SECRETS: "crm/salesforce=my-secret,ops/jira=team.jira"}
+
+
+def test_the_secrets_that_the_author_chose_are_mounted_in_the_sidecar_alone_and_need_not_be_there() -> None:
+    made = pods.injected(pods.pod(pods.container(), pods.container("other"), notes=SECRETS))
+    volumes = [each for each in made["spec"]["volumes"] if each["name"].startswith("outrider-secret-")]
+    assert volumes == [
+        {"name": "outrider-secret-0", "secret": {"secretName": "my-secret", "optional": True, "defaultMode": 0o444}},
+        {"name": "outrider-secret-1", "secret": {"secretName": "team.jira", "optional": True, "defaultMode": 0o444}},
+    ]  # fmt: skip
+    assert [each for each in pods.ours(made)["volumeMounts"] if each["name"].startswith("outrider-secret-")] == [
+        {"name": "outrider-secret-0", "mountPath": "/var/run/outrider/secrets/crm.salesforce", "readOnly": True},
+        {"name": "outrider-secret-1", "mountPath": "/var/run/outrider/secrets/ops.jira", "readOnly": True},
+    ]  # fmt: skip
+    for each in made["spec"]["containers"]:
+        assert [mount["name"] for mount in each["volumeMounts"]] == ["outrider-agent"]
+
+
+def test_secrets_that_are_no_longer_wanted_are_taken_off_and_forged_ones_overwritten() -> None:
+    once = pods.injected(pods.pod(notes=SECRETS))
+    assert pods.injected(once) == once
+    del once["metadata"]["annotations"][podnotes.Annotation.SECRETS]
+    assert pods.injected(once) == pods.injected(pods.pod())
+    forged = pods.pod(volumes=[{"name": "outrider-secret-0", "emptyDir": {}}], notes=SECRETS)
+    assert pods.injected(forged)["spec"] == pods.injected(pods.pod(notes=SECRETS))["spec"]
+
+
+def test_the_sidecar_is_told_where_its_own_tokens_and_secrets_are_whether_or_not_there_are_any() -> None:
+    assert {
+        "--token-file=/var/run/outrider/tokens/config",
+        "--vault-token-file=/var/run/outrider/tokens/vault",
+        "--exchange-token-file=/var/run/outrider/tokens/exchange",
+        "--secrets-dir=/var/run/outrider/secrets",
+    } <= set(pods.ours(pods.injected(pods.pod()))["args"])
+
+
+def test_a_sidecar_understands_every_flag_that_it_is_given() -> None:
+    args = pods.ours(pods.injected(pods.pod(notes=SECRETS)))["args"]
+    chosen = settings.parse([word.replace("$(POD_IP)", "10.0.0.7") for word in args])
+    assert str(chosen.secrets_dir) == "/var/run/outrider/secrets"
 
 
 def test_the_sidecar_is_as_bound_as_pod_security_restricted_demands() -> None:

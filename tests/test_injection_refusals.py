@@ -58,6 +58,12 @@ def _token(audience: str) -> dict[str, Any]:
         ),
         (pods.pod(volumes=[_token("config.outrider.dev")]), "projects a token for config.outrider.dev"),
         (pods.pod(volumes=[_token("vault.outrider.dev")]), "projects a token for vault.outrider.dev"),
+        (pods.pod(volumes=[_token("exchange.outrider.dev")]), "projects a token for exchange.outrider.dev"),
+        (
+            pods.pod(pods.container(volumeMounts=[{"name": "outrider-secret-3", "mountPath": "/s"}])),
+            "mounts outrider-secret-3, which only the proxy may",
+        ),
+        (pods.pod(notes={Annotation.SECRETS: "salesforce"}), "write SERVER-NAMESPACE/SERVER=SECRET"),
         (pods.pod(pods.container(), pods.container("istio-proxy")), "native sidecar"),
         (pods.pod(notes={Annotation.SIDECAR_IMAGE: "evil:1"}), f"settings allow {pods.IMAGE}"),
         (pods.pod(notes={Annotation.LOG_LEVEL: "loud"}), "one of debug"),
@@ -89,6 +95,7 @@ def test_without_an_image_nothing_is_injected_and_the_setting_is_named() -> None
         pods.pod(automountServiceAccountToken=False),
         pods.pod(pods.container(ports=[{"containerPort": 8080}], livenessProbe={"httpGet": {"port": 8080}})),
         pods.pod(pods.container(volumeMounts=[{"name": "data", "mountPath": "/etc/outrider.d"}])),
+        pods.pod(pods.container(volumeMounts=[{"name": "outrider-secret-config", "mountPath": "/c"}])),
     ],
 )
 def test_ordinary_pods_are_not_refused(given: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from outrider import podnotes
+from outrider import names, podnotes
 from outrider.podnotes import Annotation
 
 
@@ -18,11 +18,12 @@ def test_every_wish_is_read() -> None:
         Annotation.SIDECAR_IMAGE: "registry.corp/outrider:2", Annotation.LOG_LEVEL: "debug",
         Annotation.CPU_REQUEST: "50m", Annotation.CPU_LIMIT: "1", Annotation.MEMORY_REQUEST: "64Mi",
         Annotation.MEMORY_LIMIT: "0.5Gi", Annotation.LISTEN_PORT: "16000", Annotation.LOCAL_AUTH: "Token",
-        Annotation.AGENT_CONTAINERS: "app, worker",
+        Annotation.AGENT_CONTAINERS: "app, worker", Annotation.SECRETS: "crm/salesforce=my-secret, ops/jira=team.jira",
     }  # fmt: skip
     assert podnotes.read(given) == podnotes.Wishes(
         "registry.corp/outrider:2", "debug", "50m", "1", "64Mi", "0.5Gi", 16000, podnotes.LocalAuth.TOKEN,
         ("app", "worker"),
+        ((names.ServerId("crm", "salesforce"), "my-secret"), (names.ServerId("ops", "jira"), "team.jira")),
     )  # fmt: skip
 
 
@@ -40,11 +41,20 @@ def test_every_wish_is_read() -> None:
         (Annotation.AGENT_CONTAINERS, "App", "names of containers"),
         (Annotation.CPU_REQUEST, "a lot", "a quantity such as 100m"),
         (Annotation.MEMORY_LIMIT, "-1Mi", "a quantity such as"),
+        *(
+            (Annotation.SECRETS, value, "SERVER-NAMESPACE/SERVER=SECRET with commas between them")
+            for value in (
+                "", "my-secret", "salesforce=my-secret", "crm/salesforce", "crm/salesforce=", "crm/salesforce=My_Secret",
+                "crm/salesforce=a,crm/salesforce=b", "crm/salesforce=a,", "crm/../x=a", "crm/salesforce=../a", "crm/sales.force=a",
+                "crm/salesforce=a=b", "crm/salesforce=a.", "crm/salesforce=a/key", "crm/salesforce=" + "a" * 254, "*/x=a",
+                ",".join(f"crm/s{number}=a" for number in range(17)), "crm/salesforce=a;ops/jira=b", "crm/sales force=a",
+            )
+        ),
         (Annotation.SIDECAR_IMAGE, "", "an image"),
         (Annotation.CPU_LIMIT, 5, "put it in quotes"),
         (Annotation.MEMORY_REQUEST, None, "put it in quotes"),
     ],
-)
+)  # fmt: skip
 def test_a_value_that_cannot_be_used_is_refused_with_the_remedy(
     which: Annotation, value: object, remedy: str
 ) -> None:

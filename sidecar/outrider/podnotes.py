@@ -70,6 +70,13 @@ class Annotation(documented.Documented):
             "start after the sidecar."
         ),
     )
+    SECRETS = (
+        f"{PREFIX}secrets",
+        (
+            "Secrets of the pod's namespace from which the sidecar takes the credentials of servers (`secretRef`): "
+            "`SERVER-NAMESPACE/SERVER=SECRET`, with commas, each server once, 16 at most. Only the sidecar has them mounted."
+        ),
+    )
     STATUS = (
         f"{PREFIX}status",
         "Written by injection, JSON: version, image, localAuth in force, agentContainers.",
@@ -86,6 +93,9 @@ ADMIN_PORT = 15101
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _QUANTITY = re.compile(r"[0-9]{1,12}(\.[0-9]{1,3})?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 _CONTAINERS_MAX = 64
+SECRETS_MAX = 16
+_SECRET = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+_SECRET_CHARACTERS_MAX = 253
 
 
 class LocalAuth(enum.StrEnum):
@@ -98,7 +108,7 @@ class LocalAuth(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wishes:
-    """What a pod's annotations say; None where they say nothing."""
+    """What a pod's annotations say; None where they say nothing. `secrets`: for which server which Secret."""
 
     sidecar_image: str | None = None
     log_level: str | None = None
@@ -109,6 +119,7 @@ class Wishes:
     listen_port: int | None = None
     local_auth: LocalAuth | None = None
     agent_containers: tuple[str, ...] | None = None
+    secrets: tuple[tuple[names.ServerId, str], ...] = ()
 
 
 def read(given: Mapping[str, object]) -> Wishes | str:
@@ -140,7 +151,21 @@ def read(given: Mapping[str, object]) -> Wishes | str:
         listen_port=None if port is None else int(port),
         local_auth=None if auth is None else LocalAuth(auth),
         agent_containers=None if agents is None else tuple(name.strip() for name in agents.split(",")),
+        secrets=_secrets(text(Annotation.SECRETS) or "") or (),
     )
+
+
+def _secrets(value: str) -> tuple[tuple[names.ServerId, str], ...] | None:
+    """The pairs of the annotation; None when it cannot be understood."""
+    found: dict[names.ServerId, str] = {}
+    for entry in value.split(","):
+        place, sign, secret = entry.strip().partition("=")
+        server = names.server_id(place)
+        fits = len(secret) <= _SECRET_CHARACTERS_MAX and _SECRET.fullmatch(secret)
+        if not sign or server is None or server in found or not fits:
+            return None
+        found[server] = secret
+    return tuple(found.items()) if len(found) <= SECRETS_MAX else None
 
 
 def _problem(which: Annotation, given: Mapping[str, object]) -> str | None:
@@ -175,6 +200,9 @@ def _wanted(which: Annotation, value: str) -> str | None:
             and all(names.is_label(name) for name in listed)
         )
         return None if fits else "names of containers with commas between them, each once, such as app,worker"
+    if which is Annotation.SECRETS:
+        form = "SERVER-NAMESPACE/SERVER=SECRET with commas between them, each server once, 16 at most"
+        return None if _secrets(value) is not None else f"{form}, such as crm/salesforce=salesforce-token"
     if which is Annotation.SIDECAR_IMAGE:
         return None if value else "an image"
     return None if _QUANTITY.fullmatch(value) else "a quantity such as 100m or 128Mi"

@@ -165,7 +165,10 @@ WAYS_ROUND: dict[str, tuple[Bend, str]] = {
         with_volume(projecting("config.outrider.dev")), "projects a token for config.outrider.dev"
     ),
     "a projection of Vault's audience": (
-        with_volume(projecting("vault.outrider.dev")), "projects a token for config.outrider.dev or vault"
+        with_volume(projecting("vault.outrider.dev")), "projects a token for config.outrider.dev, vault"
+    ),
+    "a projection of the audience of exchanges": (
+        with_volume(projecting("exchange.outrider.dev")), "or exchange.outrider.dev, which only the sidecar may have"
     ),
     "our memory on a disk that others share": (
         instead("outrider-memory", persistentVolumeClaim={"claimName": "shared"}), "so that somebody else could read it"
@@ -227,7 +230,7 @@ def test_a_container_among_the_agents_named_like_the_sidecar_is_no_sidecar(place
     assert "has no sidecar" in place.create(pods.pod(pods.container("outrider")))
 
 
-@pytest.mark.parametrize("audience", ["config.outrider.dev", "vault.outrider.dev"])
+@pytest.mark.parametrize("audience", ["config.outrider.dev", "vault.outrider.dev", "exchange.outrider.dev"])
 def test_nobody_who_did_not_opt_in_projects_our_audiences(place: policed.Place, audience: str) -> None:
     given = pods.pod(volumes=[projecting(audience)])
     assert "for pods that opted in" in place.create(given, place.silent)

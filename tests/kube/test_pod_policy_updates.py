@@ -100,6 +100,10 @@ def test_an_ephemeral_container_beside_an_open_sidecar_is_refused_with_what_to_d
             {"volumeMounts": [{"name": "outrider-tokens", "mountPath": "/t"}]},
             "mounts a volume that is the sidecar's",
         ),
+        (
+            {"volumeMounts": [{"name": "outrider-secret-0", "mountPath": "/t", "readOnly": True}]},
+            "mounts a volume that is the sidecar's",
+        ),
         ({"volumeMounts": [{"name": "outrider-agent", "mountPath": "/t"}]}, "with readOnly: true"),
         ({"securityContext": {"privileged": True}}, "is privileged"),
         ({"securityContext": {"capabilities": {"add": ["SYS_PTRACE"]}}}, "SYS_PTRACE"),
@@ -109,7 +113,8 @@ def test_an_ephemeral_container_beside_an_open_sidecar_is_refused_with_what_to_d
 def test_an_ephemeral_container_reaches_nothing_of_ours(
     place: policed.Place, more: dict[str, Any], words: str
 ) -> None:
-    name = place.running(pods.injected(pods.pod(notes={Annotation.LOCAL_AUTH: "Token"})))
+    notes = {Annotation.LOCAL_AUTH: "Token", Annotation.SECRETS: "crm/salesforce=chosen"}
+    name = place.running(pods.injected(pods.pod(notes=notes)))
     assert words in debug(place, name, **more)
 
 

@@ -47,6 +47,7 @@ def container(options: given.Options, wishes: podnotes.Wishes, callers: Callers)
             {"name": given.MEMORY_VOLUME, "mountPath": given.MEMORY_PATH},
             {"name": given.JOURNAL_VOLUME, "mountPath": given.JOURNAL_PATH},
             {"name": given.AGENT_VOLUME, "mountPath": given.AGENT_PATH},
+            *_secret_mounts(wishes),
         ],
     }  # fmt: skip
     if options.image_pull_policy is not None:
@@ -54,8 +55,8 @@ def container(options: given.Options, wishes: podnotes.Wishes, callers: Callers)
     return made
 
 
-def volumes(options: given.Options) -> list[dict[str, Any]]:
-    """Tokens are readable by every uid in the container that has them, and no other container has."""
+def volumes(options: given.Options, wishes: podnotes.Wishes) -> list[dict[str, Any]]:
+    """Tokens and Secrets are readable by every uid in the container that has them, and no other container has."""
     field = {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{podnotes.Annotation.CA}']"}
     return [
         {
@@ -65,6 +66,7 @@ def volumes(options: given.Options) -> list[dict[str, Any]]:
                 "sources": [
                     _token(given.CONFIG_AUDIENCE, "config", 3600),
                     _token(given.VAULT_AUDIENCE, "vault", 600),
+                    _token(given.EXCHANGE_AUDIENCE, "exchange", 600),
                 ],
             },
         },
@@ -78,6 +80,29 @@ def volumes(options: given.Options) -> list[dict[str, Any]]:
             "emptyDir": {"sizeLimit": str(options.journal_bytes_max + _JOURNAL_SPARE_BYTES)},
         },
         {"name": given.AGENT_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": str(_AGENT_BYTES_MAX)}},
+        *_secret_volumes(wishes),
+    ]
+
+
+def _secret_volumes(wishes: podnotes.Wishes) -> list[dict[str, Any]]:
+    """Optional: a Secret that is not there yet keeps no pod from starting, only its credential from being lent."""
+    return [
+        {
+            "name": f"{given.SECRET_VOLUME}{index}",
+            "secret": {"secretName": secret, "optional": True, "defaultMode": 0o444},
+        }
+        for index, (_server, secret) in enumerate(wishes.secrets)
+    ]
+
+
+def _secret_mounts(wishes: podnotes.Wishes) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": f"{given.SECRET_VOLUME}{index}",
+            "mountPath": f"{given.SECRETS_PATH}/{server.namespace}.{server.name}",
+            "readOnly": True,
+        }
+        for index, (server, _secret) in enumerate(wishes.secrets)
     ]
 
 
@@ -90,6 +115,9 @@ def _arguments(options: given.Options, wishes: podnotes.Wishes, callers: Callers
     return [
         f"--operator={options.operator_url}",
         f"--token-file={given.TOKENS_PATH}/config",
+        f"--vault-token-file={given.TOKENS_PATH}/vault",
+        f"--exchange-token-file={given.TOKENS_PATH}/exchange",
+        f"--secrets-dir={given.SECRETS_PATH}",
         f"--ca-file={given.CA_PATH}/ca.pem",
         f"--state={given.JOURNAL_PATH}",
         f"--memory={given.MEMORY_PATH}",

@@ -17,20 +17,33 @@ ADMIN_PORT = podnotes.ADMIN_PORT
 ADMIN_PORT_NAME = "outrider-admin"
 CONFIG_AUDIENCE = "config.outrider.dev"
 VAULT_AUDIENCE = "vault.outrider.dev"
-AUDIENCES = (CONFIG_AUDIENCE, VAULT_AUDIENCE)
+EXCHANGE_AUDIENCE = "exchange.outrider.dev"
+"""Of the token that says to an authorization server which workload acts for a user (RFC 8693)."""
+AUDIENCES = (CONFIG_AUDIENCE, VAULT_AUDIENCE, EXCHANGE_AUDIENCE)
 TOKENS_VOLUME = "outrider-tokens"
 CA_VOLUME = "outrider-ca"
 MEMORY_VOLUME = "outrider-memory"
 JOURNAL_VOLUME = "outrider-journal"
 AGENT_VOLUME = "outrider-agent"
+SECRET_VOLUME = "outrider-secret-"  # noqa: S105 - a name, not a secret
+"""Followed by a number: the Secrets that the pod's author chose."""
 VOLUMES = (TOKENS_VOLUME, CA_VOLUME, MEMORY_VOLUME, JOURNAL_VOLUME, AGENT_VOLUME)
 TOKENS_PATH = "/var/run/outrider/tokens"
 CA_PATH = "/var/run/outrider/ca"
 MEMORY_PATH = "/var/lib/outrider/memory"
 JOURNAL_PATH = "/var/lib/outrider/journal"
 AGENT_PATH = "/etc/outrider"
+SECRETS_PATH = "/var/run/outrider/secrets"
 MESHES = ("istio-proxy", "linkerd-proxy", "kuma-sidecar", "consul-dataplane")
 """Containers of service meshes, which carry the pod's traffic, ours included: they start first."""
+
+
+def is_ours(volume: object) -> bool:
+    """Whether a volume of this name is one that injection writes."""
+    if not isinstance(volume, str):
+        return False
+    number = volume.removeprefix(SECRET_VOLUME)
+    return volume in VOLUMES or (number != volume and number.isascii() and number.isdigit())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -67,11 +67,12 @@ def inject(
         **shapes.spec(pod),
         "initContainers": [*equip.all(before), ours, *equip.all(after)],
         "containers": equip.all(shapes.sequence(shapes.spec(pod), "containers")),
-        "volumes": _volumes(pod, options),
+        "volumes": _volumes(pod, container.volumes(options, wishes)),
     }
     if options.image_pull_secrets:
         spec["imagePullSecrets"] = _pull_secrets(pod, options)
-    metadata = _metadata(pod, facts, options, json.dumps(_status(options, ours, callers)))
+    local = [str(volume["name"]) for volume in container.volumes(options, wishes) if "emptyDir" in volume]
+    metadata = _metadata(pod, facts, local, json.dumps(_status(options, ours, callers)))
     made = {**pod, "metadata": metadata, "spec": spec}
     summary = f"sidecar {ours['image']} beside {', '.join(callers.containers)}; local-auth is {callers.auth}: {callers.why}"
     return Injected(made, callers.auth, summary)
@@ -142,12 +143,10 @@ class _Equipping:
         return agents.equipped(each, port=self.port, socket=self.callers.auth == "Socket")
 
 
-def _volumes(pod: Mapping[str, Any], options: given.Options) -> list[Any]:
+def _volumes(pod: Mapping[str, Any], ours: Sequence[Mapping[str, Any]]) -> list[Any]:
     listed = shapes.sequence(shapes.spec(pod), "volumes")
-    theirs = [
-        each for each in listed if not (isinstance(each, Mapping) and each.get("name") in given.VOLUMES)
-    ]
-    return [*theirs, *container.volumes(options)]
+    theirs = [each for each in listed if not (isinstance(each, Mapping) and given.is_ours(each.get("name")))]
+    return [*theirs, *ours]
 
 
 def _pull_secrets(pod: Mapping[str, Any], options: given.Options) -> list[Any]:
@@ -166,10 +165,10 @@ def _status(options: given.Options, ours: Mapping[str, Any], callers: agents.Cal
 
 
 def _metadata(
-    pod: Mapping[str, Any], facts: given.Facts, options: given.Options, status: str
+    pod: Mapping[str, Any], facts: given.Facts, local: Sequence[str], status: str
 ) -> dict[str, Any]:
+    """`local`: the names of our volumes that a node may empty."""
     metadata = shapes.mapping(pod, "metadata")
-    local = [str(volume["name"]) for volume in container.volumes(options) if "emptyDir" in volume]
     there = [name for name in str(shapes.notes(pod).get(_EVICTION) or "").split(",") if name]
     notes = {
         **shapes.notes(pod),

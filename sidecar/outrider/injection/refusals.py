@@ -85,7 +85,7 @@ def _mounts_what_is_ours(pod: Mapping[str, Any], _f: given.Facts, _o: given.Opti
     for container in shapes.others(pod):
         for mount in shapes.objects(container, "volumeMounts"):
             volume = mount.get("name")
-            if volume in given.VOLUMES and volume != given.AGENT_VOLUME:
+            if given.is_ours(volume) and volume != given.AGENT_VOLUME:
                 return f"container {shapes.name(container)} mounts {volume}, which only the proxy may; remove the mount"
             where = str(mount.get("mountPath", "")).rstrip("/")
             if where == given.AGENT_PATH and volume != given.AGENT_VOLUME:
