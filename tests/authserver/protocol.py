@@ -30,6 +30,7 @@ class Client(rfc6749.ClientMixin):
     secret: str = ""
     method: str = "client_secret_basic"
     key: str = ""
+    key_type: str = "RSA"
     scopes: frozenset[str] = frozenset({"read", "write"})
     targets: frozenset[str] = frozenset()
     grants: frozenset[str] = frozenset(
@@ -143,7 +144,7 @@ class _Assertion(rfc7523.JWTBearerClientAssertion):
         return fresh and claims["exp"] - time.time() < 120
 
     def resolve_client_public_key(self, client):
-        return jwk.import_key(client.key)
+        return jwk.import_key(client.key, client.key_type)
 
 
 class ClientCredentials(grants.ClientCredentialsGrant):
