@@ -48,6 +48,26 @@ def test_a_call_under_way_is_open_and_a_refusal_is_a_row_of_its_own(tmp_path):
     book.close()
 
 
+def test_a_row_says_who_the_user_was_and_nothing_where_there_was_none(tmp_path):
+    book = journals.opened(tmp_path / "j")
+    ada = {
+        "user": "okta:ada",
+        "names": ["okta:a@x"],
+        "client": "okta:c",
+        "actor": "okta:b",
+        "groups": ["okta:g"],
+        "groupsLeftOut": 2,
+    }
+    whole = {"groups_left_out" if name == "groupsLeftOut" else name: each for name, each in ada.items()}
+    tuples = {name: tuple(each) if isinstance(each, list) else each for name, each in whole.items()}
+    book.refusal(journals.refusal(principal=audit.Principal(workload="agents/bot", **tuples)))
+    book.refusal(journals.refusal(principal=audit.Principal(workload="agents/bot")))
+    first, second = json.loads(json.dumps(rows(tmp_path / "j")[0]))
+    assert {field: first[field] for field in attempts.USER_FIELDS} == ada
+    assert {field: second[field] for field in attempts.USER_FIELDS} == dict(attempts.USER_FIELDS)
+    book.close()
+
+
 def test_what_was_only_counted_is_a_row_per_reason(tmp_path):
     book = journals.opened(tmp_path / "j")
     book.refusal(audit.Summary(since=1.0, until=61.0, counts={"HostRefused": 5, "LocalAuthRefused": 7}))

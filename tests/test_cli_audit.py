@@ -41,7 +41,10 @@ def folder(tmp_path):
         )
     )  # fmt: skip
     clock.now += 60
-    book.intent(journals.intent("E3", server="hr/people", tool="list"))
+    ada = audit.Principal(
+        workload="agents/bot", user="okta:ada", names=("okta:ada@corp.example",), groups=("okta:sales",)
+    )
+    book.intent(journals.intent("E3", server="hr/people", tool="list", principal=ada))
     book.outcome(journals.outcome("E3", status=audit.Status.FAILED, reason="ToolError"))
     book.refusal(audit.Summary(since=clock.now, until=clock.now + 60, counts={"LocalAuthRefused": 9}))
     clock.now += 60
@@ -68,6 +71,12 @@ def found(folder, *filters):
         (["--reason", "toolerror"], ["E3"]),
         (["--principal", "sa:agents/bot"], ["E1", "E2", "E3", "E4"]),
         (["--principal", "agents/other"], []),
+        (["--user", "okta:ada"], ["E3"]),
+        (["--user", "okta:*"], ["E3"]),
+        (["--user", "*@corp.example"], ["E3"]),
+        (["--user", "*"], ["E3"]),
+        (["--user", "okta:bob"], []),
+        (["--text", "OKTA:sales"], ["E3"]),
         (["--request", "e3"], ["E3"]),
         (["--text", "acme corp"], ["E1"]),
         (["--text", '{"q":'], ["E1"]),
@@ -79,6 +88,11 @@ def found(folder, *filters):
 )
 def test_search_gives_what_fits_every_filter(folder, filters, expected):
     assert found(folder, *filters) == expected
+
+
+def test_the_user_behind_a_workload_is_shown_beside_it(folder):
+    table = run("search", "-f", folder, "--tool", "list").stdout
+    assert "agents/bot for okta:ada" in table
 
 
 def test_nothing_found_is_a_negative_answer_and_says_so_on_stderr(folder):

@@ -189,7 +189,9 @@ def the_principal(about: records.About, writer: records.Writer | None = None) ->
 
 def test_every_record_of_a_user_names_user_client_actor_and_groups_and_never_the_token() -> None:
     """R30."""
-    user = testing.a_user("b", "a", client="okta:desk", actor="okta:agent", token="CANARY")
+    user = testing.a_user(
+        "b", "a", names=("okta:ada@corp.example",), client="okta:desk", actor="okta:agent", token="CANARY"
+    )
     about = dataclasses.replace(ABOUT, user=user)
     writer = records.Writer(KEY)
     permit = a_permit()
@@ -204,6 +206,7 @@ def test_every_record_of_a_user_names_user_client_actor_and_groups_and_never_the
         assert record.principal == audit.Principal(
             workload="crm/bot",
             user="okta:ada",
+            names=("okta:ada@corp.example",),
             client="okta:desk",
             actor="okta:agent",
             groups=("okta:a", "okta:b"),
@@ -218,11 +221,11 @@ def test_two_users_of_one_workload_and_one_whose_groups_change_are_principals_of
         the_principal(dataclasses.replace(ABOUT, user=user), writer)
         for user in (
             None, testing.a_user("a"), testing.a_user("a", id="okta:bob"), testing.a_user("a", "b"),
-            testing.a_user("a", client="okta:x"), testing.a_user("a", actor="okta:x"), testing.a_user("a", token="t"),
+            testing.a_user("a", client="okta:x"), testing.a_user("a", actor="okta:x"), testing.a_user("a", names=("okta:x",)), testing.a_user("a", token="t"),
         )
     ]  # fmt: skip
-    assert [each.user for each in seen] == ["", "okta:ada", "okta:bob", *["okta:ada"] * 4]
-    assert len(set(seen)) == 6
+    assert [each.user for each in seen] == ["", "okta:ada", "okta:bob", *["okta:ada"] * 5]
+    assert len(set(seen)) == 7
     assert seen[-1] is seen[1]
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -18,6 +19,12 @@ from outrider import audit, budgets, chain
 
 HEAD = "head.json"
 SUFFIX = ".seg"
+
+
+USER_FIELDS: Mapping[str, Any] = MappingProxyType(
+    {"user": "", "names": [], "client": "", "actor": "", "groups": [], "groupsLeftOut": 0}
+)
+"""What a row says of the user behind the agent; these where there is none."""
 
 
 class JournalUnreadable(Exception):
@@ -155,6 +162,7 @@ def _row(entry: audit.Entry, *, decision: str) -> dict[str, Any]:
         "decision": decision,
         "principal": who.get("workload", ""),
         "teams": who.get("teams", []),
+        **{field: who.get(field, empty) for field, empty in USER_FIELDS.items()},
         **row,
     }
 

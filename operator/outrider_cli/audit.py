@@ -109,6 +109,7 @@ def tail(
 )
 @click.option("--reason", help="Such as NotAllowed, ToolError, BudgetExceeded.")
 @click.option("--principal", help="NAMESPACE/SERVICEACCOUNT; * stands for anything.")
+@click.option("--user", help="PROVIDER:ID of the user behind the agent; * stands for anything.")
 @click.option(
     "--since", help="A time (2026-07-01T12:00, UTC unless it says otherwise) or an age: 15m, 24h, 7d."
 )
@@ -230,6 +231,7 @@ class Filter:
     decision: str | None = None
     reason: str | None = None
     principal: str | None = None
+    user: str | None = None
     request: str | None = None
     text: str | None = None
     since: float | None = None
@@ -239,6 +241,9 @@ class Filter:
         """Whether a row passes every filter."""
         principal = self.principal.removeprefix("sa:") if self.principal is not None else None
         globs = ((self.server, "server"), (self.tool, "tool"), (principal, "principal"))
+        known = filter(None, (row.get("user"), *row.get("names", ())))
+        if self.user is not None and not any(rules.matches(self.user, name) for name in known):
+            return False
         if not all(glob is None or rules.matches(glob, str(row.get(field, ""))) for glob, field in globs):
             return False
         words = ((self.decision, "decision"), (self.reason, "reason"))
@@ -259,7 +264,7 @@ def _texts(value: object) -> Iterator[str]:
     """Every text anywhere in a row."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict | list):
+    elif isinstance(value, dict | list | tuple):
         for each in value.values() if isinstance(value, dict) else value:
             yield from _texts(each)
 
@@ -334,7 +339,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     cells = (
         began,
         row.get("requestId", row.get("type", "")),
-        row.get("principal", row.get("why", "")),
+        _who(row),
         row.get("server", ""),
         _about(row),
         row["decision"],
@@ -345,6 +350,12 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     )
     # What a caller chose must not draw on the terminal.
     return tuple("".join(mark if mark.isprintable() else "?" for mark in str(cell)) for cell in cells)
+
+
+def _who(row: dict[str, Any]) -> str:
+    """The workload, and the user behind it."""
+    workload = row.get("principal", row.get("why", ""))
+    return f"{workload} for {row['user']}" if row.get("user") else str(workload)
 
 
 def _about(row: dict[str, Any]) -> str:

@@ -38,12 +38,13 @@ class Principal(Struct, frozen=True):
     """Who asked, as attested: `workload` is `namespace/serviceaccount`, `teams` as resolved at that moment.
 
     `user`, `client`, `actor` and `groups` are `provider:value` of the user's token, which itself is never here; "" and () without one.
-    `groups` are sorted and at most GROUPS_MAX; `groups_left_out` says how many more there were.
+    `names` are others by which rules may call the user. `groups` are sorted and at most GROUPS_MAX; `groups_left_out` were more.
     """
 
     workload: str
     teams: tuple[str, ...] = ()
     user: str = ""
+    names: tuple[str, ...] = ()
     client: str = ""
     actor: str = ""
     groups: tuple[str, ...] = ()
@@ -274,6 +275,7 @@ def principal(workload: identity.Workload, user: identity.User | None = None) ->
         workload=str(workload),
         teams=workload.teams,
         user=_capped(user.id),
+        names=tuple(map(_capped, sorted(user.names - {user.id}))),
         client=_capped(user.client),
         actor=_capped(user.actor),
         groups=tuple(map(_capped, sorted(user.groups)[:GROUPS_MAX])),

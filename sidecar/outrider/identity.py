@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who is asking: only what was attested, never what was claimed.
 
-Called by compile (to resolve selectors) and by the proxy (to know itself). Labels, headers, `_meta` and `clientInfo`
+Called by compile (to resolve selectors) and by the proxy (to know itself and its users). Labels, headers, `_meta` and `clientInfo`
 are never identity (R29), so nothing here can hold them.
 """
 
@@ -12,6 +12,8 @@ import dataclasses
 import msgspec
 
 from outrider import names
+
+PRINCIPAL_CHARACTERS_MAX = 320
 
 
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -50,3 +52,11 @@ def workload_ref(text: str) -> tuple[str, str] | None:
     """Parses `sa:namespace/name` or `namespace/name`, the form of `--as`; None when it is neither."""
     parsed = names.server_id(text.removeprefix("sa:"))
     return (parsed.namespace, parsed.name) if parsed else None
+
+
+def principal_ref(text: str) -> tuple[str, str] | None:
+    """Parses `provider:value`, as users, groups and OAuth clients are written; None when it is not that."""
+    provider, _, value = text.partition(":")
+    if not names.is_label(provider) or not value or value != value.strip() or not value.isprintable():
+        return None
+    return (provider, value) if len(text) <= PRINCIPAL_CHARACTERS_MAX else None

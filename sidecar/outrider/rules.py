@@ -70,6 +70,22 @@ def admits(callers: Callers, user: identity.User | None) -> bool | None:
     return True if True in found else None if None in found else False
 
 
+def in_words(callers: Callers) -> str:
+    """Which users are meant, for people; "" for what says nothing about users."""
+    return "; or ".join(_test_in_words(test) for test in callers)
+
+
+def _test_in_words(test: UserTest) -> str:
+    parts = (
+        ("", test.users),
+        ("in group ", test.groups),
+        ("through client ", test.clients),
+        ("of a team by group " if test.teams_alone else "of a team, by group alone, ", test.teams),
+    )
+    said = [f"{word}{' or '.join(named)}" for word, named in parts if named]
+    return " and ".join(said) or "anybody"
+
+
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """A rule that already matched the workload of its snapshot; only names, and its `callers`' users, are left to test.
 

@@ -55,7 +55,7 @@ class Target:
     price: budgets.Price
     reservations: tuple[budgets.Reservation, ...]
     validate: schemas.Validator | None
-    conditions: _Whole | None
+    conditions: Whole | None
 
     def of(self, user: identity.User | None) -> Target:
         """The same name as it stands for this user; None: for a call that presents nobody, and for lists."""
@@ -101,7 +101,7 @@ class _Names:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
     """The rules that concern one name."""
 
     denies: tuple[rules.Rule, ...]
@@ -110,7 +110,7 @@ class _Found:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Whole:
+class Whole:
     """Everything about one name before it is known who the user is. `entries` are the credentials that fit the name, in order."""
 
     server: snapshot.ServerView
@@ -118,7 +118,7 @@ class _Whole:
     name: str
     exposed: str
     definition: catalog.Definition | None
-    found: _Found
+    found: Found
     entries: tuple[snapshot.Credential, ...]
     price: budgets.Price
     reservations: tuple[budgets.Reservation, ...]
@@ -215,16 +215,16 @@ class _Rules:
         self._watched_allows = _Names(_select(view, allow, enforced=False), kind, folded=False)
         self._watched_denies = _Names(_select(view, deny, enforced=False), kind, folded=True)
 
-    def of(self, name: str, guises: tuple[str, ...]) -> _Found:
+    def of(self, name: str, guises: tuple[str, ...]) -> Found:
         """An Allow means the name itself, byte for byte; a Deny every guise of it."""
         watched = (*self._watched_denies.of(*guises), *self._watched_allows.of(name))
-        return _Found(self._denies.of(*guises), self._allows.of(name), watched)
+        return Found(self._denies.of(*guises), self._allows.of(name), watched)
 
-    def of_template(self, template: str) -> _Found:
+    def of_template(self, template: str) -> Found:
         """An Allow that matches something the template can become; a Deny that matches everything it can."""
         glob, anything = uris.pattern(template), uris.anything(template)
         watched = (*self._watched_denies.of(anything), *self._watched_allows.meeting(glob))
-        return _Found(self._denies.of(anything), self._allows.meeting(glob), watched)
+        return Found(self._denies.of(anything), self._allows.meeting(glob), watched)
 
 
 class Index:
@@ -279,13 +279,13 @@ class Index:
         return self._made(template, kind, definition, self._rules[kind].of_template(template))
 
     def _made(
-        self, name: str, kind: call.Kind, definition: catalog.Definition | None, found: _Found
+        self, name: str, kind: call.Kind, definition: catalog.Definition | None, found: Found
     ) -> Target:
         view, is_tool = self.view, kind is call.Kind.TOOL
         price = self._prices.get(name, view.default_price) if is_tool else view.default_price
         checked = is_tool and definition is not None and view.validate_arguments
         schema = definition.input_schema if checked and definition is not None else None
-        whole = _Whole(
+        whole = Whole(
             server=view,
             kind=kind,
             name=name,

@@ -161,7 +161,11 @@ class Writer:
         if workload is None:
             return None
         # Not by the user itself, which has the token in it: nothing here may keep that.
-        key = workload if user is None else (workload, user.id, user.client, user.actor, user.groups)
+        key = (
+            workload
+            if user is None
+            else (workload, user.id, user.names, user.client, user.actor, user.groups)
+        )
         held = self._principals.get(key)
         if held is None:
             if len(self._principals) >= PRINCIPALS_MAX:
