@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from outrider import bind, call, decide, decision, names, snapshot
+from outrider import bind, call, decide, decision, identity, names, snapshot
 from outrider_sidecar import (
     agents,
     conventions,
@@ -256,10 +256,12 @@ class Servers:
             if met is not None and bound is not None:
                 await self._part(bound, server_id, met, CATALOGUE.session_key)
 
-    async def listing(self, server_id: names.ServerId, kind: call.Kind = call.Kind.TOOL) -> lists.Listing:
-        """Drains what a server lists of one kind. Raises lists.ListingFailed."""
+    async def listing(
+        self, server_id: names.ServerId, kind: call.Kind = call.Kind.TOOL, user: identity.User | None = None
+    ) -> lists.Listing:
+        """Drains what a server lists of one kind, in the name of `user` only where nothing else will do. Raises lists.ListingFailed."""
         bound = self._current.bound
-        permit = decide.permit_listing(bound, server_id) if bound is not None else None
+        permit = decide.permit_listing(bound, server_id, user=user) if bound is not None else None
         if not isinstance(permit, decision.Permit):
             reason = _R.SERVER_UNKNOWN if permit is None else permit.reason
             raise lists.ListingFailed(reason, "the proxy may not ask this server what it offers")
