@@ -15,7 +15,7 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from tests import journals
@@ -27,11 +27,13 @@ from outrider_sidecar import (
     credentials,
     current,
     door,
+    fetching,
     ids,
     journal,
     ledger,
     lenders,
     lists,
+    loans,
     orders,
     pipeline,
     records,
@@ -41,6 +43,7 @@ from outrider_sidecar import (
     states,
     telemetry,
     upstream,
+    users,
 )
 
 TOKEN = b"agent-token"
@@ -146,6 +149,8 @@ class World:
     pipeline: pipeline.Pipeline
     door: Any = None
     tasks: set[asyncio.Task[None]] = dataclasses.field(default_factory=set)
+    users: users.Users = dataclasses.field(kw_only=True)
+    providers: tuple[snapshot.IdentityProvider, ...] = ()
 
     def apply(self, *views: snapshot.ServerView) -> None:
         held = self.current.bound
@@ -157,10 +162,13 @@ class World:
             or held.servers[view.id].view.endpoint != view.endpoint
         ]
         kept = {key: found for key, found in self.current.definitions.items() if key not in moved}
-        bound = bind.bound(testing.a_snapshot(*views, network=snapshot.Network(loopback=True)), kept)
+        network = snapshot.Network(loopback=True)
+        bound = bind.bound(testing.a_snapshot(*views, network=network, providers=self.providers), kept)
+        self.users.configure(self.providers)
         self.current.swap(bound)
         self.lists.keep(bound.servers, moved=moved)
         self.parts.servers.keep(bound)
+        self.parts.credentials.keep(bound)
         self.pipeline.listeners.configured(bound)
 
     async def send(self, verb: str, path: str, body: bytes, headers: dict[str, str]) -> Asking:
@@ -253,11 +261,12 @@ def a_view(peer: mcp.Peer | None, *chosen: rules.Rule, **more: Any) -> snapshot.
     return snapshot.ServerView(endpoint=snapshot.Endpoint(**given), **view)
 
 
-def _gate(known: lists.Lists) -> pipeline.Gate:
+def _gate(known: lists.Lists, verifier: users.Users) -> pipeline.Gate:
     return pipeline.Gate(
         guard=caller.Guard(TOKEN),
         sealer=sessions.Sealer(KEY, entropy=os.urandom, wall=time.time),
         states=states.States(KEY, entropy=os.urandom, wall=time.time),
+        users=verifier,
         ids=ids.Ids(wall=time.time, entropy=os.urandom),
         catalogue=known,
         call_later=asyncio.get_running_loop().call_later,
@@ -265,8 +274,10 @@ def _gate(known: lists.Lists) -> pipeline.Gate:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: pathlib.Path, *, calls_max: int = 2048, **limits: Any) -> AsyncIterator[World]:
-    """A proxy without a configuration."""
+async def running(
+    folder: pathlib.Path, *, calls_max: int = 2048, sources: Mapping[type, loans.Source] | None = None, **limits: Any
+) -> AsyncIterator[World]:  # fmt: skip
+    """A proxy without a configuration. `sources`: where secrets come from, besides files."""
     loop = asyncio.get_running_loop()
     held, tele = current.Current(), telemetry.Telemetry()
     kept = journal.Journal.open(
@@ -277,7 +288,8 @@ async def running(folder: pathlib.Path, *, calls_max: int = 2048, **limits: Any)
     out = ssetransport.EitherTransport(
         upstream.AiohttpUpstream(loop, network=network), clock=loop.time, entropy=os.urandom
     )
-    lender = credentials.Credentials(lenders.Lenders(clock=loop.time).sources, clock=loop.time)
+    places = {**lenders.Lenders(clock=loop.time).sources, **(sources or {})}
+    lender = credentials.Credentials(places, clock=loop.time)
     met = servers.Servers(upstream=out, credentials=lender, current=held, telemetry=tele, clock=loop.time)
 
     def observed(server: names.ServerId, found: Any) -> None:
@@ -302,8 +314,9 @@ async def running(folder: pathlib.Path, *, calls_max: int = 2048, **limits: Any)
         writer=records.Writer(kept.key), telemetry=tele, clock=loop.time, wall=time.time, spawn=spawn,
     )  # fmt: skip
     limits_ = pipeline.Limits(calls_max=calls_max)
-    served = pipeline.Pipeline(parts, _gate(known), current=held, limits=limits_)
-    made = World(folder, parts, held, known, served, tasks=tasks)
+    verifier = users.Users(fetching.Fetcher(loop, network=network), clock=loop.time, wall=time.time)
+    served = pipeline.Pipeline(parts, _gate(known, verifier), current=held, limits=limits_)
+    made = World(folder, parts, held, known, served, tasks=tasks, users=verifier)
     made.door = await door.serve(served, host="127.0.0.1", port=0, limits=door.DoorLimits())
     try:
         yield made
@@ -316,6 +329,7 @@ async def running(folder: pathlib.Path, *, calls_max: int = 2048, **limits: Any)
         await asyncio.gather(*tasks, return_exceptions=True)
         await served.listeners.close()
         await known.close()
+        verifier.close()
         await out.close()
         kept.close()
     assert failed == []
@@ -328,6 +342,7 @@ def run(
     era: str = "modern",
     peer: mcp.Peer | None = None,
     calls_max: int = 2048,
+    sources: Mapping[type, loans.Source] | None = None,
     **view: Any,
 ) -> None:
     """One proxy before one server of an era, everything allowed unless rules are given."""
@@ -336,7 +351,7 @@ def run(
         with tempfile.TemporaryDirectory() as folder:
             async with (
                 mcp.serving(peer or mcp.Peer(era)) as served,
-                running(pathlib.Path(folder), calls_max=calls_max) as world,
+                running(pathlib.Path(folder), calls_max=calls_max, sources=sources) as world,
             ):
                 world.apply(a_view(served, *chosen, **view))
                 await scenario(world, served)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from outrider import call, catalog, decision, names, testing
+from outrider import call, catalog, decision, identity, names, testing
 from outrider_sidecar import introductions, lists, local
 
 A, B = names.ServerId("x", "a"), names.ServerId("x", "b")
@@ -21,6 +21,7 @@ class Source:
         self.now = 0.0
         self.asked: list[names.ServerId] = []
         self.kinds: list[call.Kind] = []
+        self.users: list[identity.User | None] = []
         self.down: set[names.ServerId] = set()
         self.ttl: float | None = None
         self.gate = asyncio.Event()
@@ -32,8 +33,11 @@ class Source:
     def listed(self, **given: Any) -> lists.Lists:
         return lists.Lists(**given, met=lambda _, modern: self.met.get(modern), clock=lambda: self.now)
 
-    async def fetch(self, server: names.ServerId, kind: call.Kind) -> lists.Listing:
+    async def fetch(
+        self, server: names.ServerId, kind: call.Kind, user: identity.User | None
+    ) -> lists.Listing:
         self.asked.append(server)
+        self.users.append(user)
         self.kinds.append(kind)
         await self.gate.wait()
         if server in self.down:
@@ -127,7 +131,7 @@ def test_a_server_that_left_the_snapshot_is_forgotten() -> None:
 
 def test_a_bug_is_told_to_whoever_waits_logged_once_and_not_repeated_at_once(caplog: Any) -> None:
     async def scenario(source: Source) -> None:
-        async def broken(server: names.ServerId, _kind: call.Kind) -> lists.Listing:
+        async def broken(server: names.ServerId, *_: object) -> lists.Listing:
             source.asked.append(server)
             raise TypeError("secret")
 
@@ -304,3 +308,32 @@ def test_a_kind_that_is_learned_joins_what_is_known_of_the_others() -> None:
     whole = catalog.Definitions(tools=(tool,))
     assert lists.joined(both, whole) is whole
     assert lists.joined(whole, prompts).unobserved == frozenset()
+
+
+ALICE = identity.User(id="okta:alice", names=frozenset({"okta:alice"}))
+
+
+def test_a_list_that_takes_a_user_is_fetched_at_once_when_there_is_one() -> None:
+    async def scenario(source: Source) -> None:
+        fetch = source.fetch
+
+        async def personal(
+            server: names.ServerId, kind: call.Kind, user: identity.User | None
+        ) -> lists.Listing:
+            if user is None:
+                raise lists.ListingFailed(decision.Reason.USER_REQUIRED, "in nobody's name")
+            return await fetch(server, kind, user)
+
+        subject = source.listed(fetch=personal, observed=source.seen.__setitem__)
+        failed = await subject.ensure(testing.CRM)
+        assert failed is not None
+        assert failed.reason is decision.Reason.USER_REQUIRED
+        assert await subject.ensure(testing.CRM) is failed  # not due yet
+        assert await subject.ensure(testing.CRM, user=ALICE) is None
+        source.now += 100
+        await subject.renewed(testing.CRM, call.Kind.TOOL, seconds=1, user=ALICE)
+        await subject.patiently([testing.CRM], seconds=1, user=ALICE)
+        assert source.users == [ALICE, ALICE]
+        await subject.close()
+
+    run(scenario)

@@ -60,6 +60,11 @@ def not_accepted(objection: decision.Objection) -> Answer:
     return plain(401, text, (b"www-authenticate", b"Bearer"))
 
 
+def token_refused(why: str) -> Answer:
+    """Of a GET: no 401, for that would have clients look for an authorization server."""
+    return plain(403, f"the user's token in Outrider-User was not accepted: {why}")
+
+
 def method_not_allowed(allowed: bytes) -> Answer:
     return plain(405, "method not allowed", (b"allow", allowed))
 
@@ -210,6 +215,9 @@ _SENTENCES = {
     _R.LEDGER_UNAVAILABLE: f"It is not known what the budget has left, so the call was not made. {_AGAIN}",
     _R.CREDENTIAL_UNAVAILABLE: f"The server's credential is not available, so the call was not made. {_AGAIN}",
     _R.CREDENTIAL_MALFORMED: f"The server's credential cannot be used, so the call was not made. {_STOP}",
+    _R.CREDENTIAL_MISPLACED: f"The server's credential is meant for another server, so the call was not made. {_STOP}",
+    _R.USER_REQUIRED: f"This needs a user and none was presented: whoever runs the agent must send the user's token in the header Outrider-User. {_STOP}",
+    _R.USER_TOKEN_INVALID: f"The user's token in the header Outrider-User was not accepted, so nothing was done. {_STOP}",
     _R.OVERLOADED: f"Too many calls are under way. {_AGAIN}",
     _R.UPSTREAM_NOT_READY: f"The server did not answer as it should before the call, so nothing was sent. {_AGAIN}",
     _R.UPSTREAM_UNREACHABLE: f"The server cannot be reached; nothing was sent. {_AGAIN}",

@@ -147,7 +147,7 @@ class Asking:
         """The question with a state of ours, while there may be another round."""
         state = self.states.seal(
             order.permit.call,
-            principal=str(order.about.workload),
+            principal=states.principal(order.about.workload, order.about.user),
             upstream=required.state,
             after=after,
             request=order.about.request_id,

@@ -120,7 +120,7 @@ class Calls:
 
     def _after(self, visit: visits.Visit, subject: call.Call) -> states.State | decision.Reason:
         """The state that a call goes on with; why not, when it is not one of this very call of this caller."""
-        text, principal = visit.subject.message.params["requestState"], str(visit.about.workload)
+        text, principal = visit.subject.message.params["requestState"], visit.principal
         return self._host.judge.states.opened(text, subject, principal=principal) or _R.STATE_UNKNOWN
 
     async def _once_observed(
@@ -130,7 +130,7 @@ class Calls:
         server = subject.server
         deadline = visit.request.received + bound.servers[server].view.endpoint.call_seconds
         left = max(0.0, deadline - self._parts.clock())
-        failed = await self._catalogue.ensure(server, subject.kind, seconds=left)
+        failed = await self._catalogue.ensure(server, subject.kind, seconds=left, user=subject.user)
         now = self._current.bound
         assert now is not None
         if failed is not None or needs >= _NEEDS_MAX:
@@ -161,7 +161,9 @@ class Calls:
         server, kind = refusal.call.server, refusal.call.kind
         deadline = visit.request.received + bound.servers[server].view.endpoint.call_seconds
         left = max(0.0, deadline - self._parts.clock())
-        await self._catalogue.renewed(server, kind, seconds=min(left, lists.LOOK_SECONDS_MAX))
+        await self._catalogue.renewed(
+            server, kind, seconds=min(left, lists.LOOK_SECONDS_MAX), user=refusal.call.user
+        )
         now = self._current.bound
         assert now is not None
         waiting = self._decided(visit, now, needs, renewed=True)
@@ -169,15 +171,15 @@ class Calls:
             await waiting
 
     def _named(self, visit: visits.Visit, bound: bind.Bound) -> call.Call | decision.Refusal:
-        """Which server's tool, prompt or resource is meant. On the merged endpoint resources are nobody's."""
-        named = governed.named(visit.subject.message)
+        """Which server's tool, prompt or resource is meant, and by whom. On the merged endpoint resources are nobody's."""
+        named, user = governed.named(visit.subject.message), visit.user
         if visit.server is not None:
-            return named.at(visit.server)
+            return named.at(visit.server, user=user)
         found = bound.named(named.name, named.kind) if named.kind is not call.Kind.RESOURCE else None
         if found is None:
             nowhere = decision.Objection(_R.SERVER_UNKNOWN, visible=False)
-            return decision.Refusal(named.at(_NOWHERE), nowhere)
-        return named.at(found[0], found[1])
+            return decision.Refusal(named.at(_NOWHERE, user=user), nowhere)
+        return named.at(found[0], found[1], user=user)
 
     # The attempt ------------------------------------------------------------------------------------------------------
 
@@ -212,7 +214,7 @@ class Calls:
         keep_json = permit.price.result_bytes_max > streams.FRAME_BYTES_MAX
         if visit.agent is not None and visit.agent.version >= _POLLED_SINCE:
             return resuming.Resumable(
-                visit.reply, self.answers, visit.agent, accepts=accepts, keep_json=keep_json
+                visit.reply, self.answers, visit.agent, accepts=accepts, keep_json=keep_json, user=visit.user
             )
         return streams.Outgoing(
             visit.reply, accepts=accepts, call_later=self._call_later, keep_json=keep_json

@@ -33,6 +33,7 @@ HEADER_VERSION: Final = b"mcp-protocol-version"
 HEADER_METHOD: Final = b"mcp-method"
 HEADER_NAME: Final = b"mcp-name"
 HEADER_SESSION: Final = b"mcp-session-id"
+HEADER_USER: Final = b"outrider-user"
 HEADER_TRACEPARENT: Final = b"traceparent"
 HEADER_TRACESTATE: Final = b"tracestate"
 

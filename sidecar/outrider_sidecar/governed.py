@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
-from outrider import call, names
+from outrider import call, identity, names
 from outrider_sidecar import conventions, jsonrpc
 
 
@@ -23,9 +23,12 @@ class Named:
     method: call.Method
     arguments: dict[str, Any] | None = None
 
-    def at(self, server: names.ServerId, name: str | None = None) -> call.Call:
+    def at(
+        self, server: names.ServerId, name: str | None = None, *, user: identity.User | None = None
+    ) -> call.Call:
         """As a call of one server; `name` is its own when the agent's is an exposed one."""
-        return call.Call(server, self.name if name is None else name, self.arguments, self.kind, self.method)
+        own = self.name if name is None else name
+        return call.Call(server, own, self.arguments, self.kind, self.method, user)
 
 
 MEMBER: Final[Mapping[str, str]] = {

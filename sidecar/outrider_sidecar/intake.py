@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From one HTTP request to a Visit: parsed, of one era, and of a session when it names one.
+"""From one HTTP request to a Visit: parsed, of one era, of a session when it names one, and of a user when it brings a token.
 
-Called by the pipeline before anything is looked up. What is no request, or names a session that is not this caller's, is
-answered here, recorded, and goes no further.
+Called by the pipeline before anything is looked up. What is no request, names a session that is not this caller's, or brings a
+token that is not good here and now, is answered here, recorded, and goes no further: never is it served as nobody's.
 """
 
 from __future__ import annotations
 
-from outrider import decision, names
+import dataclasses
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from outrider import decision, identity, names
 from outrider_sidecar import (
     agents,
     answers,
@@ -20,6 +24,8 @@ from outrider_sidecar import (
     modern,
     records,
     refusals,
+    tokens,
+    users,
     visits,
 )
 from outrider_sidecar import current as in_force
@@ -27,16 +33,25 @@ from outrider_sidecar import current as in_force
 _R = decision.Reason
 
 
+Waiting = Coroutine[Any, Any, None] | None
+
+
 class Intake:
-    """`live` are the sessions; `desk` records what is turned away."""
+    """`live` are the sessions; `desk` records what is turned away; `verifier` knows users by their tokens."""
 
     def __init__(
-        self, live: agents.Agents, desk: refusals.Desk, identifiers: ids.Ids, current: in_force.Current
+        self,
+        live: agents.Agents,
+        desk: refusals.Desk,
+        identifiers: ids.Ids,
+        current: in_force.Current,
+        verifier: users.Users,
     ) -> None:
         self._live = live
         self._desk = desk
         self._ids = identifiers
         self._current = current
+        self._users = verifier
 
     @property
     def principal(self) -> str:
@@ -72,6 +87,62 @@ class Intake:
             trace_id=subject.trace.id,
         )
         return visits.Visit(request, reply, endpoint, server, subject, about)
+
+    # Users --------------------------------------------------------------------------------------------------------------
+
+    def identified(self, visit: visits.Visit, serve: Callable[[visits.Visit], Waiting]) -> Waiting:
+        """Serves a request as the user's whose token it brings, as nobody's without one, and not at all with a bad one.
+
+        At once, unless the keys of the token's issuer have to be fetched.
+        """
+
+        def found(user: users.Found | None, token: str) -> Waiting:
+            if isinstance(user, tokens.Refused):
+                self._desk.token(visit, user, token)
+                return None
+            if user is None:
+                return serve(visit)
+            about = dataclasses.replace(visit.about, user=user)
+            return serve(dataclasses.replace(visit, about=about))
+
+        return self._whose(visit.request.headers, found)
+
+    def listening(
+        self,
+        request: exchange.Request,
+        reply: exchange.Reply,
+        endpoint: str,
+        listen: Callable[[identity.User | None], None],
+    ) -> Waiting:
+        """The same of a GET, whose answer is no message."""
+
+        def found(user: users.Found | None, token: str) -> None:
+            if isinstance(user, tokens.Refused):
+                self._desk.whose(user, token, place=endpoint)
+                answers.token_refused(user.flaw.value).give(reply)
+            else:
+                listen(user)
+
+        return self._whose(request.headers, found)
+
+    def _whose(
+        self, headers: exchange.Headers, found: Callable[[users.Found | None, str], Waiting]
+    ) -> Waiting:
+        given = [value for name, value in headers if name == conventions.HEADER_USER]
+        if not given:
+            return found(None, "")
+        token = given[0].decode("latin-1")
+        if len(given) > 1 or not token or not token.isascii():
+            return found(tokens.Refused(tokens.Flaw.HEADER, f"{len(given)} headers"), token)
+        user = self._users.verified(token)
+        return self._once_verified(token, found) if user is None else found(user, token)
+
+    async def _once_verified(self, token: str, found: Callable[[users.Found | None, str], Waiting]) -> None:
+        waiting = found(await self._users.verify(token), token)
+        if waiting is not None:
+            await waiting
+
+    # Sessions -----------------------------------------------------------------------------------------------------------
 
     def agent(
         self, request: exchange.Request, reply: exchange.Reply, endpoint: str, *, allowed: bytes

@@ -16,7 +16,7 @@ import pathlib
 import traceback
 from collections.abc import Awaitable, Callable, Iterable
 
-from outrider import call, catalog, decision, names
+from outrider import call, catalog, decision, identity, names
 from outrider_sidecar import introductions, telemetry
 
 log = logging.getLogger("outrider")
@@ -104,8 +104,14 @@ Place = tuple[names.ServerId, call.Kind]
 _TOOL = call.Kind.TOOL
 
 
+def _waits_for(user: identity.User | None, entry: _Entry) -> bool:
+    """Whether a list could not be fetched because that takes a user, and now there is one."""
+    failed = entry.failed
+    return user is not None and failed is not None and failed.reason is decision.Reason.USER_REQUIRED
+
+
 class Lists:
-    """`fetch` asks one server for one kind (raises ListingFailed); `observed` hands definitions on; `clock` is monotonic seconds.
+    """`fetch` asks one server for one kind, in the name of a user where that is needed (raises ListingFailed); `observed` hands definitions on; `clock` is monotonic seconds.
 
     `met` is what a server has said of itself in an era (True: modern), None when it has not been met.
     """
@@ -113,7 +119,7 @@ class Lists:
     def __init__(
         self,
         *,
-        fetch: Callable[[names.ServerId, call.Kind], Awaitable[Listing]],
+        fetch: Callable[[names.ServerId, call.Kind, identity.User | None], Awaitable[Listing]],
         observed: Callable[[names.ServerId, catalog.Definitions], object],
         met: Callable[[names.ServerId, bool], introductions.Introduction | None],
         clock: Callable[[], float],
@@ -147,25 +153,31 @@ class Lists:
         entry = self._entries.get((server, kind))
         return None if entry is None else entry.failed
 
-    def touch(self, server: names.ServerId, kind: call.Kind = _TOOL) -> None:
-        """Somebody looks at this list: fetch it again in the background when it is stale."""
+    def touch(
+        self, server: names.ServerId, kind: call.Kind = _TOOL, user: identity.User | None = None
+    ) -> None:
+        """Somebody looks at this list: fetch it again in the background when it is stale, in the name of `user` if it must be."""
         entry = self._entries.get((server, kind))
-        if entry is None or (entry.running is None and self._clock() >= entry.due):
-            self._start((server, kind))
+        if entry is None or (
+            entry.running is None and (self._clock() >= entry.due or _waits_for(user, entry))
+        ):
+            self._start((server, kind), user)
 
     def aged(self, server: names.ServerId, kind: call.Kind) -> bool:
         """Whether asking once more could tell something new: it is being asked, or was not for TTL_SECONDS_MIN."""
         entry = self._entries.get((server, kind))
         return entry is None or entry.running is not None or self._clock() >= entry.ended + TTL_SECONDS_MIN
 
-    async def renewed(self, server: names.ServerId, kind: call.Kind, *, seconds: float) -> None:
+    async def renewed(
+        self, server: names.ServerId, kind: call.Kind, *, seconds: float, user: identity.User | None = None
+    ) -> None:
         """Fetches a list that has aged, or waits for the fetch under way, at most `seconds`; what comes of it is seen in `observed`."""
         place = (server, kind)
         if not self.aged(*place):
             return
         entry = self._entries.get(place)
         if entry is None or entry.running is None:
-            self._start(place)
+            self._start(place, user)
         running = self._entries[place].running
         if running is not None:
             await asyncio.wait([running], timeout=seconds)
@@ -184,10 +196,11 @@ class Lists:
             self._soon((server, kind), entry)
 
     async def ensure(
-        self, server: names.ServerId, kind: call.Kind = _TOOL, *, seconds: float | None = None
-    ) -> ListingFailed | None:
+        self, server: names.ServerId, kind: call.Kind = _TOOL, *, seconds: float | None = None,
+        user: identity.User | None = None,
+    ) -> ListingFailed | None:  # fmt: skip
         """Waits for the fetch under way, or makes one if none is due later, at most `seconds`. None, or why not."""
-        self.touch(server, kind)
+        self.touch(server, kind, user)
         entry = self._entries[server, kind]
         if entry.running is not None:
             done, _ = await asyncio.wait([entry.running], timeout=seconds)
@@ -196,12 +209,13 @@ class Lists:
         return entry.failed
 
     async def patiently(
-        self, servers: Iterable[names.ServerId], kind: call.Kind = _TOOL, *, seconds: float
-    ) -> None:
+        self, servers: Iterable[names.ServerId], kind: call.Kind = _TOOL, *, seconds: float,
+        user: identity.User | None = None,
+    ) -> None:  # fmt: skip
         """Waits for lists under way, for none longer than `seconds` from its start: a server that hangs delays nobody twice."""
         entries = []
         for server in servers:
-            self.touch(server, kind)
+            self.touch(server, kind, user)
             entries.append(self._entries[server, kind])
         running = {entry.running: entry.began + seconds for entry in entries if entry.running is not None}
         while left := [task for task, until in running.items() if not task.done() and until > self._clock()]:
@@ -225,11 +239,11 @@ class Lists:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    def _start(self, place: Place) -> None:
+    def _start(self, place: Place, user: identity.User | None = None) -> None:
         entry = self._entries.setdefault(place, _Entry(due=0.0))
         entry.began, entry.outdated = self._clock(), False
         entry.running = asyncio.get_running_loop().create_task(
-            self._run(place, entry), name=f"list {place[1].value} {place[0]}"
+            self._run(place, entry, user), name=f"list {place[1].value} {place[0]}"
         )
 
     def _soon(self, place: Place, entry: _Entry) -> None:
@@ -241,9 +255,9 @@ class Lists:
 
         asyncio.get_running_loop().call_later(max(0.0, entry.due - self._clock()), now)
 
-    async def _run(self, place: Place, entry: _Entry) -> None:
+    async def _run(self, place: Place, entry: _Entry, user: identity.User | None) -> None:
         try:
-            listing = await self._fetch(*place)
+            listing = await self._fetch(*place, user)
         except ListingFailed as failure:
             if str(entry.failed) != str(failure):
                 fields = telemetry.fields(server=str(place[0]), kind=place[1].value, why=str(failure))

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from outrider import bind, call, catalog, decide, names, snapshot
+from outrider import bind, call, catalog, decide, identity, names, snapshot
 from outrider_sidecar import conventions, introductions, jsonrpc
 
 PAGE_ENTRIES_MAX = 1_000
@@ -139,17 +139,19 @@ def _info(bound: bind.Bound, server: names.ServerId | None) -> dict[str, str]:
     return info | ({"title": view.title} if view.title else {})
 
 
-def page(
+def page(  # noqa: PLR0913 -- the facts of one page
     bound: bind.Bound,
     server: names.ServerId | None,
     cursor: object,
     *,
     modern: bool,
     form: catalog.Form = catalog.Form.TOOLS,
+    user: identity.User | None = None,
 ) -> bytes | None:
-    """One page of what could be called, got or read; None when the cursor is not one of this list."""
-    seen = list(_seen(bound, server, form))
-    told = (str(bound.snapshot.workload), form.value, str(server), *(target.exposed for target in seen))
+    """One page of what `user` could call, get or read (without one: some user); None when the cursor is not one of this list."""
+    seen = list(_seen(bound, server, form, user))
+    whose = (str(bound.snapshot.workload), "" if user is None else user.id)
+    told = (*whose, form.value, str(server), *(target.exposed for target in seen))
     version = hashlib.sha256(b"\0".join(each.encode() for each in told)).hexdigest()[:16]
     start = 0 if cursor is None else _offset(cursor, version)
     if start is None or start > len(seen):
@@ -170,12 +172,14 @@ def page(
     return jsonrpc.spliced(parts)
 
 
-def _seen(bound: bind.Bound, server: names.ServerId | None, form: catalog.Form) -> Iterator[bind.Target]:
+def _seen(
+    bound: bind.Bound, server: names.ServerId | None, form: catalog.Form, user: identity.User | None
+) -> Iterator[bind.Target]:
     if form.kind is call.Kind.RESOURCE and server is None:
         return iter(())
     if form is catalog.Form.TEMPLATES:
-        return decide.templates(bound, server)
-    return decide.listed(bound, server, form.kind)
+        return decide.templates(bound, server, user)
+    return decide.listed(bound, server, form.kind, user)
 
 
 def _definition(target: bind.Target, *, merged: bool) -> bytes:

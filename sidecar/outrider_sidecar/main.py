@@ -30,6 +30,7 @@ from outrider_sidecar import (
     credentials,
     current,
     door,
+    fetching,
     files,
     ids,
     introductions,
@@ -50,6 +51,7 @@ from outrider_sidecar import (
     telemetry,
     telling,
     upstream,
+    users,
 )
 
 log = logging.getLogger("outrider")
@@ -93,6 +95,8 @@ class Proxy:
             entropy=os.urandom,
         )
         self._lenders = lenders.Lenders(clock=loop.time, secrets_dir=chosen.secrets_dir)
+        self._fetcher = fetching.Fetcher(loop, network=self._network, own=self._own)
+        self._users = users.Users(self._fetcher, clock=loop.time, wall=time.time)
         lender = self._credentials = credentials.Credentials(self._lenders.sources, clock=loop.time)
         self._servers = servers.Servers(
             upstream=self._upstream,
@@ -143,6 +147,7 @@ class Proxy:
                 guard=caller.Guard(self._local_token, chosen.allowed_hosts),
                 sealer=sessions.Sealer(key, entropy=os.urandom, wall=time.time),
                 states=states.States(key, entropy=os.urandom, wall=time.time),
+                users=self._users,
                 ids=ids.Ids(wall=time.time, entropy=os.urandom),
                 catalogue=self._lists,
                 call_later=loop.call_later,
@@ -222,6 +227,7 @@ class Proxy:
 
     def _changed(self, bound: bind.Bound) -> None:
         """A snapshot is in force."""
+        self._users.configure(bound.snapshot.providers)
         self._telemetry.configured(bound.digest)
         self._lists.keep(
             bound.servers, moved=[each for each in bound.servers if bound.servers[each].targets is None]

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from outrider import bind, call, decide, decision, names
+from outrider import bind, call, decide, decision, identity, names
 from outrider_sidecar import (
     agents,
     answers,
@@ -38,6 +38,7 @@ from outrider_sidecar import (
     showing,
     states,
     streams,
+    users,
     visits,
     wishes,
 )
@@ -57,11 +58,12 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Gate:
-    """What stands before the decision: the door's guard, the sealers of sessions and of states, ids, the servers' lists."""
+    """What stands before the decision: the door's guard, the sealers of sessions and of states, users, ids, the servers' lists."""
 
     guard: caller.Guard
     sealer: sessions.Sealer
     states: states.States
+    users: users.Users
     ids: ids.Ids
     catalogue: lists.Lists
     call_later: streams.CallLater
@@ -77,7 +79,7 @@ class Pipeline:
         self._current = current
         self.desk = refusals.Desk(parts, gate.ids, current)
         self.agents = agents.Agents(gate.sealer, dropped=self._dropped)
-        self._intake = intake.Intake(self.agents, self.desk, gate.ids, current)
+        self._intake = intake.Intake(self.agents, self.desk, gate.ids, current, gate.users)
         self.listeners = listeners.Listeners(
             listeners.Wiring(
                 parts, self.desk, current, gate.catalogue, gate.ids, gate.call_later, gate.jitter, self._aside
@@ -151,13 +153,15 @@ class Pipeline:
             answers.not_found().give(reply)
         elif request.method == "POST":
             visit = self._intake.read(request, reply, path, server)
-            return None if visit is None else self._serve(visit)
+            return None if visit is None else self._begun(visit)
         elif request.method == "DELETE":
             self._end_session(request, reply, path)
         elif request.method == "GET":
             agent = self._intake.agent(request, reply, path, allowed=b"POST")
             if agent is not None:
-                self._hear(agent, request, reply)
+                return self._intake.listening(
+                    request, reply, path, lambda user: self._hear(agent, request, reply, user)
+                )
         else:
             answers.method_not_allowed(b"GET, POST, DELETE").give(reply)
         return None
@@ -171,10 +175,16 @@ class Pipeline:
             self.agents.end(agent)
             answers.Answer(200, (), b"").give(reply)
 
-    def _hear(self, agent: agents.Agent, request: exchange.Request, reply: exchange.Reply) -> None:
+    def _hear(
+        self,
+        agent: agents.Agent,
+        request: exchange.Request,
+        reply: exchange.Reply,
+        user: identity.User | None,
+    ) -> None:
         """GET: the rest of an answer that comes in instalments, or the stream of the session."""
         last = next((value for name, value in request.headers if name == b"last-event-id"), b"")
-        if not last or not self.calls.answers.take_up(agent, last.decode("latin-1"), reply):
+        if not last or not self.calls.answers.take_up(agent, last.decode("latin-1"), reply, user=user):
             self.listeners.hear(agent, request, reply)
 
     def _dropped(self, agent: agents.Agent) -> None:
@@ -186,6 +196,12 @@ class Pipeline:
             self._parts.spawn(self._parts.servers.end_sessions(self._current.bound, agent.key))
 
     # Methods ----------------------------------------------------------------------------------------------------------
+
+    def _begun(self, visit: visits.Visit) -> Coroutine[Any, Any, None] | None:
+        """Only requests are somebody's: notifications and answers of an agent are its session's."""
+        if visit.subject.message.kind is not jsonrpc.Kind.REQUEST or self._current.bound is None:
+            return self._serve(visit)
+        return self._intake.identified(visit, self._serve)
 
     def _serve(self, visit: visits.Visit) -> Coroutine[Any, Any, None] | None:
         bound = self._current.bound

@@ -7,6 +7,7 @@ Called by intake, pipeline and calls. What an agent hears is phrased in `answers
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 from collections.abc import Callable
 
@@ -21,6 +22,7 @@ from outrider_sidecar import (
     orders,
     records,
     telemetry,
+    tokens,
     visits,
 )
 from outrider_sidecar import current as in_force
@@ -62,7 +64,9 @@ class Desk:
             event=event,
             request_id=event,
             reason=reason.value,
-            principal=None if bound is None else audit.principal(bound.snapshot.workload),
+            principal=None
+            if bound is None
+            else audit.principal(bound.snapshot.workload, None if about is None else about.user),
             server=place.removesuffix("/mcp").strip("/"),
             snapshot="" if bound is None else bound.digest,
             era="" if about is None else about.era,
@@ -71,6 +75,28 @@ class Desk:
             trace_id="" if about is None else about.trace_id,
         )
         self._note(record, self._parts.journal.refusal_of_caller)
+
+    def token(self, visit: visits.Visit, refused: tokens.Refused, token: str) -> None:
+        """A user's token that is none of anybody's here (R17): a call is refused as calls are, anything else with an error."""
+        self.whose(refused, token, place=visit.endpoint, about=visit.about)
+        objection = decision.Objection(
+            decision.Reason.USER_TOKEN_INVALID, visible=True, detail=refused.flaw.value
+        )
+        body = answers.refused(visit.subject, objection, request_id=visit.about.request_id)
+        answers.json(body).give(visit.reply)
+
+    def whose(
+        self, refused: tokens.Refused, token: str, *, place: str, about: records.About | None = None
+    ) -> None:
+        """Recorded and logged by its class, with what it claims and by its digest; never the token."""
+        digest = f"token {hashlib.sha256(token.encode()).hexdigest()[:16]}" if token else "no token"
+        self.of_caller(
+            decision.Reason.USER_TOKEN_INVALID, place=place, detail=f"{refused}; {digest}", about=about
+        )
+        fields = telemetry.fields(
+            request="" if about is None else about.request_id, why=refused.flaw.value, about=refused.about
+        )
+        log.info("a user's token is refused", extra=fields)
 
     def _note(self, record: audit.RefusalRecord, write: Callable[[audit.RefusalRecord, float], None]) -> None:
         try:

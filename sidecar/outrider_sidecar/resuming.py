@@ -3,14 +3,15 @@
 
 Made by calls for agents of 2025-11-25 with a session, in place of a plain `streams.Outgoing`, and one until the server primes its
 stream (an event with an id and no data). From then on our events have ids too; when the server closes its stream to be polled, so
-do we, the call goes on, and what comes meanwhile waits for the agent (SEP-1699). Ids are unguessable and bound to the session:
-another session's look unknown. What waits is bounded, and forgotten a while after the answer.
+do we, the call goes on, and what comes meanwhile waits for the agent (SEP-1699). Ids are unguessable and bound to the session
+and to the user of the call: anybody else's look unknown (R18). What waits is bounded, and forgotten a while after the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from outrider import identity
 from outrider_sidecar import agents, exchange, ids, streams
 
 ANSWERS_MAX = 1_000
@@ -57,11 +58,15 @@ class Answers:
                 return
             oldest.forget()
 
-    def take_up(self, agent: agents.Agent, last: str, reply: exchange.Reply) -> bool:
-        """Goes on with an answer behind its event `last`; False when there is none of this agent's."""
+    def take_up(
+        self, agent: agents.Agent, last: str, reply: exchange.Reply, *, user: identity.User | None = None
+    ) -> bool:
+        """Goes on with an answer behind its event `last`; False when there is none of this agent's for this user."""
         token, _, number = last.partition(".")
         answer = self._open.get(token)
         if answer is None or answer.agent is not agent or not number.isdigit() or len(number) > 9:
+            return False
+        if answer.user_id != _id(user):
             return False
         answer.take_up(reply, int(number))
         return True
@@ -89,9 +94,10 @@ class Resumable:
         "_token",
         "_waiting",
         "agent",
+        "user_id",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- made by calls alone
         self,
         reply: exchange.Reply,
         store: Answers,
@@ -99,8 +105,10 @@ class Resumable:
         *,
         accepts: streams.Accepted,
         keep_json: bool = False,
+        user: identity.User | None = None,
     ) -> None:
         self.agent = agent
+        self.user_id = _id(user)
         self._store = store
         self._out = streams.Outgoing(reply, accepts=accepts, call_later=store.call_later, keep_json=keep_json)
         self._out.on_gone(self._lost)
@@ -243,6 +251,10 @@ class Resumable:
 
 Out = streams.Outgoing | Resumable
 """Whatever an answer goes out by."""
+
+
+def _id(user: identity.User | None) -> str | None:
+    return None if user is None else user.id
 
 
 def _retry(seconds: float | None) -> bytes:

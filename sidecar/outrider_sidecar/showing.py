@@ -56,7 +56,7 @@ class Showing:
         """Answers `initialize` or `server/discover`. `answered` where more than the result is told."""
         server, give = visit.server, answered or self._answered
         if server is not None and (kind := _asked_first(bound.servers[server])) is not None:
-            self._catalogue.touch(server, kind)
+            self._catalogue.touch(server, kind, visit.user)
             if self._catalogue.introduction(server, modern=visit.subject.modern).capabilities is None:
                 return self._once_met(visit, server, kind, give)
         self._introduced(visit, bound, give)
@@ -65,7 +65,7 @@ class Showing:
     async def _once_met(
         self, visit: visits.Visit, server: names.ServerId, kind: call.Kind, give: Introduced
     ) -> None:
-        await self._catalogue.patiently([server], kind, seconds=lists.LOOK_SECONDS_MAX)
+        await self._catalogue.patiently([server], kind, seconds=lists.LOOK_SECONDS_MAX, user=visit.user)
         bound = self._bound()
         if server in bound.servers and bound.servers[server].in_sight:
             self._introduced(visit, bound, give)
@@ -86,7 +86,7 @@ class Showing:
         kind = FORMS[visit.subject.message.method].kind
         wanted = _wanted(bound, visit.server, kind)
         for server in wanted:
-            self._catalogue.touch(server, kind)
+            self._catalogue.touch(server, kind, visit.user)
         missing = [server for server in wanted if not bound.servers[server].observed(kind)]
         if missing:
             return self._once_listed(visit, missing, kind)
@@ -95,7 +95,7 @@ class Showing:
 
     async def _once_listed(self, visit: visits.Visit, missing: list[names.ServerId], kind: call.Kind) -> None:
         """Waits for lists that nobody has asked for yet. A server that is down is left out of the merged list, and that is recorded."""
-        await self._catalogue.patiently(missing, kind, seconds=lists.LOOK_SECONDS_MAX)
+        await self._catalogue.patiently(missing, kind, seconds=lists.LOOK_SECONDS_MAX, user=visit.user)
         bound, server = self._bound(), visit.server
         if server is None:
             self._without(visit, bound, missing, kind)
@@ -103,7 +103,9 @@ class Showing:
         elif server not in bound.servers or not bound.servers[server].in_sight:
             self._desk.server(visit)
         elif (
-            failed := await self._catalogue.ensure(server, kind, seconds=lists.LOOK_SECONDS_MAX)
+            failed := await self._catalogue.ensure(
+                server, kind, seconds=lists.LOOK_SECONDS_MAX, user=visit.user
+            )
         ) is not None:
             self._desk.method(visit, decision.Objection(failed.reason, visible=True))
         else:
@@ -120,10 +122,13 @@ class Showing:
                 self._desk.of_caller(reason, place=f"/{server}/mcp", detail=text)
 
     def _page(self, visit: visits.Visit, bound: bind.Bound) -> None:
-        message, modern = visit.subject.message, visit.subject.modern
-        raw = local.page(
-            bound, visit.server, message.params.get("cursor"), modern=modern, form=FORMS[message.method]
+        message, modern, form = (
+            visit.subject.message,
+            visit.subject.modern,
+            FORMS[visit.subject.message.method],
         )
+        cursor = message.params.get("cursor")
+        raw = local.page(bound, visit.server, cursor, modern=modern, form=form, user=visit.user)
         if raw is None:
             error = jsonrpc.error(visit.subject.id, conventions.INVALID_PARAMS, "unknown cursor")
             answers.json(error).give(visit.reply)

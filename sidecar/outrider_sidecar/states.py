@@ -2,7 +2,7 @@
 """requestState of the stateless era: the server's own, inside a seal that says whose call it goes on with (rule 10).
 
 Called when a server asks for input (`seal`) and when the agent comes back with it (`opened`, `origin`, `spend`). A state is good for one
-more round of the same call: same server, name and arguments, same principal, within ten minutes, once. Anything else looks
+more round of the same call: same server, name and arguments, same workload and user, within ten minutes, once. Anything else looks
 unknown (R18). Sealed and not encrypted, as sessions are and for the same reasons (decision 0004): a server shows its state
 to the client anyhow, and what stands beside it here is no secret of anybody's.
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from outrider import call
+from outrider import call, identity
 from outrider_sidecar import seals
 
 ROUNDS_MAX = 5
@@ -52,6 +52,11 @@ class State(msgspec.Struct, frozen=True, array_like=True):
     first: str
     made: float
     nonce: bytes
+
+
+def principal(workload: identity.Workload | None, user: identity.User | None) -> str:
+    """Whose a state is: nobody else's looks known, nor that of the same workload for another user, or for none."""
+    return str(workload) if user is None else f"{workload}\0{user.id}"
 
 
 class States:

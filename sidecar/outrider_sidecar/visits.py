@@ -10,8 +10,8 @@ import dataclasses
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from outrider import bind, names
-from outrider_sidecar import agents, asked, exchange, records
+from outrider import bind, identity, names
+from outrider_sidecar import agents, asked, exchange, records, states
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,6 +29,16 @@ class Visit:
     def agent(self) -> agents.Agent | None:
         """The live session it belongs to; None for stateless requests and legacy ones without a session."""
         return self.subject.agent
+
+    @property
+    def user(self) -> identity.User | None:
+        """Who is behind the agent, verified; None when no token was presented."""
+        return self.about.user
+
+    @property
+    def principal(self) -> str:
+        """Whose requestStates it can go on with: the workload's, for this user."""
+        return states.principal(self.about.workload, self.about.user)
 
 
 Handler = Callable[[Visit, bind.Bound], Coroutine[Any, Any, None] | None]
