@@ -74,3 +74,71 @@ def test_two_globs_meet_when_some_name_fits_both(one: str, other: str, meets: bo
 def test_a_rule_says_what_it_says_of_each_kind() -> None:
     rule = testing.allow("query", prompts=("greet",), resources=("file:///*",))
     assert [rule.globs(kind) for kind in call.Kind] == [("query",), ("greet",), ("file:///*",)]
+
+
+# Users ----------------------------------------------------------------------------------------------------------------
+
+ADA = testing.a_user("sales", names=("okta:ada@corp.example",), client="okta:desk")
+BOB = testing.a_user(id="okta:bob")
+NOBODY = None
+
+
+@pytest.mark.parametrize(
+    ("fields", "ada", "bob", "nobody"),
+    [
+        ({}, True, True, True),
+        ({"users": ["okta:ada"]}, True, False, None),
+        ({"users": ["okta:ada@corp.example", "okta:x"]}, True, False, None),
+        ({"groups": ["okta:x", "okta:sales"]}, True, False, None),
+        ({"clients": ["okta:desk"]}, True, False, None),
+        ({"teams": ["okta:sales", "okta:x"]}, True, False, True),
+        ({"teams": ["okta:sales"], "teams_alone": False}, True, False, False),
+        ({"users": ["okta:bob"], "groups": ["okta:sales"]}, False, False, None),
+        ({"groups": ["okta:sales"], "clients": ["okta:x"]}, False, False, None),
+        ({"users": ["okta:ada"], "groups": ["okta:sales"], "clients": ["okta:desk"], "teams": ["okta:sales"]}, True, False, None),
+        ({"users": ["okta:ada"], "teams": ["okta:x"]}, False, False, None),
+        ({"users": ["okta:ada"], "teams": ["okta:sales"], "teams_alone": False}, True, False, False),
+    ],
+)  # fmt: skip
+def test_what_an_entry_says_of_a_user_is_exact_and_without_one_unknown(
+    fields: dict[str, object], ada: bool, bob: bool, nobody: bool | None
+) -> None:
+    callers = testing.callers(**fields)
+    assert [callers[0].matches(user) for user in (ADA, BOB, NOBODY)] == [ada, bob, nobody]
+    assert [rules.admits(callers, user) for user in (ADA, BOB, NOBODY)] == [ada, bob, nobody]
+
+
+SALES, TO_BOB = testing.callers(groups=["okta:sales"]), testing.callers(users=["okta:bob"])
+NEVER_ALONE = testing.callers(teams=["okta:x"], teams_alone=False)
+
+
+@pytest.mark.parametrize(
+    ("callers", "ada", "bob", "nobody"),
+    [
+        ((), True, True, True),
+        ((*SALES, *TO_BOB), True, True, None),
+        ((*NEVER_ALONE, *SALES), True, False, None),
+        ((*SALES, *testing.callers()), True, True, True),
+        ((*NEVER_ALONE, *NEVER_ALONE), False, False, False),
+    ],
+)
+def test_entries_are_alternatives_and_one_that_is_certain_is_enough(
+    callers: rules.Callers, ada: bool, bob: bool, nobody: bool | None
+) -> None:
+    assert [rules.admits(callers, user) for user in (ADA, BOB, NOBODY)] == [ada, bob, nobody]
+
+
+@pytest.mark.parametrize(
+    ("callers", "said"),
+    [
+        ((), ""),
+        (testing.callers(), "anybody"),
+        (testing.callers(users=["okta:a", "okta:b"]), "okta:a or okta:b"),
+        (testing.callers(groups=["okta:g"], clients=["okta:c"]), "in group okta:g and through client okta:c"),
+        (testing.callers(teams=["okta:t"]), "of a team by group okta:t"),
+        (testing.callers(teams=["okta:t"], teams_alone=False), "of a team, by group alone, okta:t"),
+        ((*SALES, *TO_BOB), "in group okta:sales; or okta:bob"),
+    ],
+)
+def test_who_is_meant_is_said_in_words(callers: rules.Callers, said: str) -> None:
+    assert rules.in_words(callers) == said
