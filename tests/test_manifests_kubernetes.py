@@ -70,8 +70,9 @@ def test_every_problem_is_told_with_path_and_remedy() -> None:
         ({"endpoint": {"command": ["/bin/sh"]}}, "spec.endpoint.command"),
         ({"credentials": [{"name": "c", "from": [{"anyone": True}], "file": {"path": "/x"}}]}, "spec.credentials[0].file"),
         (
-            {"credentials": [{"name": "c", "from": [{"anyone": True}], "none": True, "inject": {"header": "x"}}]},
-            "spec.credentials[0].inject",
+            {"credentials": [{"name": "c", "from": [{"anyone": True}], "oauthClientCredentials": {
+                "tokenUrl": "https://as.example/t", "clientId": "c", "clientSecret": {"file": {"path": "/x"}}}}]},
+            "spec.credentials[0].oauthClientCredentials.clientSecret.file",
         ),
     ],
 )  # fmt: skip

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterable, Mapping
 
 from outrider import names, resources, snapshot
-from outrider.compile import scope
+from outrider.compile import lending, scope
+from outrider.resources import fields, trust
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,12 +42,45 @@ def assembled(case: scope.Case, views: Iterable[snapshot.ServerView], site: Site
     allow = tuple(
         snapshot.NetworkAllow(suffix=entry.suffix, cidr=entry.cidr) for entry in given.network.allow
     )
+    servers = tuple(sorted(views, key=lambda view: view.id))
     return snapshot.Snapshot(
         epoch=site.epoch,
         workload=case.workload,
-        servers=tuple(sorted(views, key=lambda view: view.id)),
+        servers=servers,
         network=snapshot.Network(loopback=site.loopback, allow=allow),
         currency=default_text(given.currency),
+        vault=_vault(given.vault) if given.vault is not None and any(map(_borrows, servers)) else None,
+        providers=tuple(map(_provider, given.identity_providers)),
+    )
+
+
+def _borrows(view: snapshot.ServerView) -> bool:
+    """Whether Vault has to be asked for something of this server's."""
+    return any(lending.from_vault(each.source) for each in view.credentials)
+
+
+def _vault(given: trust.Vault) -> snapshot.Vault:
+    return snapshot.Vault(
+        address=given.address.removesuffix("/"),
+        method=given.method,
+        auth_path=default_text(given.auth_path),
+        mount=default_text(given.mount),
+        namespace=given.namespace or "",
+        ca_bundle=given.ca_bundle,
+    )
+
+
+def _provider(given: trust.IdentityProvider) -> snapshot.IdentityProvider:
+    return snapshot.IdentityProvider(
+        name=given.name,
+        issuer=given.issuer,
+        audience=given.audience,
+        jwks_uri=given.jwks_uri,
+        groups_claim=default_text(given.claims.groups),
+        clients=given.clients,
+        email_domains=given.email_domains,
+        lifetime_seconds_max=int(fields.seconds(given.max_lifetime)),
+        ca_bundle=given.ca_bundle,
     )
 
 

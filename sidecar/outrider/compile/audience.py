@@ -38,18 +38,30 @@ def marks(who: identity.Workload) -> Audience:
     return frozenset({EVERYONE, f"namespace:{who.namespace}", *(f"team:{team}" for team in who.teams)})
 
 
-def of_selectors(own: str, selectors: tuple[fields.Selector, ...] | None) -> Audience:
-    """Who entries of an object in namespace `own` could match; no entries at all match everyone."""
+def of_selectors(
+    own: str, selectors: tuple[fields.Selector, ...] | None, *, open_teams: Iterable[str] = ()
+) -> Audience:
+    """Who entries of an object in namespace `own` could match; no entries at all match everyone.
+
+    Of `open_teams` may be a user whatever the workload is: they narrow nothing.
+    """
     if selectors is None:
         return frozenset({EVERYONE})
-    return frozenset(mark for selector in selectors for mark in _entry(own, selector))
+    return frozenset(mark for each in selectors for mark in _entry(own, each, frozenset(open_teams)))
 
 
-def of_rules(made: resources.MCPToolPolicy, *, effect: rules.Effect | None = None) -> Audience:
-    """Who the rules of a policy (of one effect) could match."""
-    chosen = [rule for rule in made.spec.rules if effect in (None, rule.effect)]
+def of_allows(made: resources.MCPToolPolicy) -> Audience:
+    """Who the Allows of a policy could match."""
     own = made.metadata.namespace
+    chosen = [rule for rule in made.spec.rules if rule.effect is rules.Effect.ALLOW]
     return frozenset(mark for rule in chosen for mark in of_selectors(own, rule.from_))
+
+
+def of_denies(made: resources.MCPToolPolicy, grouped: Iterable[str]) -> Audience:
+    """Who its Denies could match; a team of `grouped` lists groups, so that one of its users may come with any workload."""
+    own = made.metadata.namespace
+    chosen = [rule for rule in made.spec.rules if rule.effect is rules.Effect.DENY]
+    return frozenset(mark for rule in chosen for mark in of_selectors(own, rule.from_, open_teams=grouped))
 
 
 def opening(made: resources.MCPToolPolicy, platform: str) -> tuple[fields.TargetRef, ...]:
@@ -67,7 +79,7 @@ def touches(known: objects.Objects, made: resources.MCPToolPolicy | resources.MC
     own, platform = made.metadata.namespace, known.world.settings.platform_namespace
     opens: tuple[fields.TargetRef, ...] = ()
     if isinstance(made, resources.MCPToolPolicy):
-        audience, opens = of_rules(made), opening(made, platform)
+        audience, opens = of_allows(made) | of_denies(made, known.grouped), opening(made, platform)
     else:
         audience = of_selectors(own, made.spec.from_)
     others = [target for target in made.spec.target_refs if target not in opens]
@@ -78,12 +90,12 @@ def touches(known: objects.Objects, made: resources.MCPToolPolicy | resources.MC
             yield Touch(audience, servers, only, opening_)
 
 
-def _entry(own: str, selector: fields.Selector) -> Iterable[str]:
+def _entry(own: str, selector: fields.Selector, open_teams: frozenset[str]) -> Iterable[str]:
     """The narrowest of its fields that has marks: all of them must match, so any one will do."""
     if selector.service_accounts is not None:
         return {f"namespace:{scope.account(own, text)[0]}" for text in selector.service_accounts}
     if selector.namespaces is not None:
         return {f"namespace:{namespace}" for namespace in selector.namespaces}
-    if selector.teams is not None:
+    if selector.teams is not None and open_teams.isdisjoint(selector.teams):
         return {f"team:{team}" for team in selector.teams}
     return {EVERYONE}

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from outrider import names, resources, rules
+from outrider import names, resources
 from outrider import snapshot as snapshots
 from outrider.compile import assembly, audience, objects, scope, views
 from outrider.compile.objects import Object
@@ -250,10 +250,10 @@ class Compiler:
         """Keeps `_openers`: by mark, the policies whose Allows may let somebody with that mark see a server."""
         for edit in delta.policies:
             if edit.old is not None:
-                for mark in audience.of_rules(edit.old, effect=rules.Effect.ALLOW):
+                for mark in audience.of_allows(edit.old):
                     del self._openers[mark][edit.object]
             if edit.new is not None:
-                for mark in audience.of_rules(edit.new, effect=rules.Effect.ALLOW):
+                for mark in audience.of_allows(edit.new):
                     self._openers.setdefault(mark, {})[edit.object] = edit.new
 
     def _drop(self, subject: Subject) -> None:

@@ -75,6 +75,8 @@ class Objects:
     def clear(self) -> None:
         """Knows of no object any more."""
         self.world = resources.World()
+        self.grouped: frozenset[str] = frozenset()
+        """The teams that list groups."""
         self.servers: dict[names.ServerId, resources.MCPServer] = {}
         self.policies: scope.Index[resources.MCPToolPolicy] = scope.Index()
         self.budgets: scope.Index[resources.MCPBudget] = scope.Index()
@@ -91,6 +93,8 @@ class Objects:
             settings=before.settings is not world.settings and before.settings != world.settings,
             namespaces=_changed(before.namespaces, world.namespaces),
         )
+        if delta.settings:
+            self.grouped = scope.grouped(world.settings)
         for server in delta.servers:
             self._place(server)
         for policy in delta.policies:

@@ -93,21 +93,60 @@ class Case:
         found = {self.key(own, target, server) for target in targets}
         return tuple(key for key in rules.Key if key in found)
 
-    def selects(self, own: str, selectors: tuple[fields.Selector, ...] | None) -> bool:
-        """True when any entry matches the workload; no entries at all select everyone."""
-        return selectors is None or any(self._entry(own, selector) for selector in selectors)
+    def selects(self, own: str, selectors: tuple[fields.Selector, ...] | None, *, deny: bool = False) -> bool:
+        """True when some entry matches the workload, with some user if not with any."""
+        return self.callers(own, selectors, deny=deny) is not None
 
-    def _entry(self, own: str, selector: fields.Selector) -> bool:
+    def callers(
+        self, own: str, selectors: tuple[fields.Selector, ...] | None, *, deny: bool = False
+    ) -> rules.Callers | None:
+        """What is left to be said of the user where some entry matches the workload; None when none does.
+
+        () says nothing: no entries at all select everyone, and an entry without a word about users is enough for anybody.
+        """
+        if selectors is None:
+            return ()
+        tests = [test for each in selectors if (test := self._entry(own, each, deny=deny)) is not None]
+        if _ANYBODY in tests:
+            return ()
+        return tuple(dict.fromkeys(tests)) or None
+
+    def _entry(self, own: str, selector: fields.Selector, *, deny: bool) -> rules.UserTest | None:
         who = self.workload
-        if selector.anyone:
-            return True
         if selector.namespaces is not None and who.namespace not in selector.namespaces:
-            return False
+            return None
         if selector.service_accounts is not None and (who.namespace, who.service_account) not in {
             account(own, text) for text in selector.service_accounts
         }:
-            return False
-        return selector.teams is None or not set(selector.teams).isdisjoint(who.teams)
+            return None
+        groups: tuple[str, ...] = ()
+        member = selector.teams is None or not set(selector.teams).isdisjoint(who.teams)
+        if selector.teams is not None:
+            groups = self._groups(selector.teams, member=member, deny=deny)
+            if not member and not groups:
+                return None
+        return rules.UserTest(
+            users=selector.users or (),
+            groups=selector.groups or (),
+            clients=selector.clients or (),
+            teams=groups,
+            teams_alone=member,
+        )
+
+    def _groups(self, wanted: tuple[str, ...], *, member: bool, deny: bool) -> tuple[str, ...]:
+        """The groups of which a present user must be in one; () where that is nothing.
+
+        In a Deny one member among the parties is enough. Elsewhere it is a team of the workload that the user must be of too, unless
+        one of those lists no groups.
+        """
+        if deny == member:
+            return ()
+        listed = {team.name: team.groups for team in self.settings.teams}
+        mine = [listed.get(team, ()) for team in wanted if deny or team in self.workload.teams]
+        return () if not deny and not all(mine) else tuple(sorted({group for each in mine for group in each}))
+
+
+_ANYBODY = rules.UserTest()
 
 
 def covers(own: str, target: fields.TargetRef, server: names.ServerId, *, platform: str) -> bool:
@@ -148,10 +187,18 @@ def members(world: resources.World) -> Mapping[str, frozenset[Place]]:
     return {team: frozenset(places) for team, places in found.items()}
 
 
+def grouped(settings: resources.Settings) -> frozenset[str]:
+    """The teams that list groups: in a Deny, a user of one of them is enough, whatever the workload."""
+    return frozenset(team.name for team in settings.teams if team.groups)
+
+
 def reachable(
     own: str, selector: fields.Selector, teams_known: Mapping[str, frozenset[Place]]
 ) -> frozenset[Place]:
-    """Every workload that `selector` could match; empty when its conditions exclude one another."""
+    """Every workload that `selector` could match; empty when its conditions exclude one another.
+
+    `teams_known` are the workloads of each team; for a Deny, of a team that lists groups, everybody.
+    """
     found: frozenset[Place] = frozenset({EVERYBODY})
     if selector.namespaces is not None:
         found = meet(found, {(namespace, None) for namespace in selector.namespaces})

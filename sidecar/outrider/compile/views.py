@@ -7,8 +7,10 @@ server is nobody's business who may not call it, whatever that workload's own na
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from outrider import budgets, names, resources, rules, snapshot
-from outrider.compile import assembly, scope
+from outrider.compile import assembly, lending, scope
 from outrider.resources import budget, endpoints, fields, policy, server
 
 
@@ -34,7 +36,7 @@ def view(case: scope.Case, made: resources.MCPServer, *, url: str) -> snapshot.S
         rules=found,
         consumer_key_needed=consent and case.workload.namespace != own,
         credential_required=bool(listed),
-        credentials=tuple(_credential(entry) for entry in listed if case.selects(own, entry.from_)),
+        credentials=tuple(_credentials(case, made)),
         default_price=price(cost.default),
         prices=tuple(sorted((entry.name, price(entry, default=cost.default)) for entry in cost.per_tool)),
         limits=tuple(sorted(_limits(case, made.id), key=_limit_order)),
@@ -42,6 +44,8 @@ def view(case: scope.Case, made: resources.MCPServer, *, url: str) -> snapshot.S
         audit=_audit(spec),
         features=_features(spec.client_features),
         instructions=spec.instructions == "Pass",
+        require_user=spec.require_user,
+        idempotent=spec.tools.idempotent,
     )
 
 
@@ -81,7 +85,9 @@ def _rules(case: scope.Case, server_id: names.ServerId) -> list[rules.Rule]:
         metadata, spec = made.metadata, made.spec
         keys = case.keys(metadata.namespace, spec.target_refs, server_id)
         for rule in spec.rules if keys else ():
-            if not case.selects(metadata.namespace, rule.from_):
+            deny = rule.effect is rules.Effect.DENY
+            callers = case.callers(metadata.namespace, rule.from_, deny=deny)
+            if callers is None:
                 continue
             ref = names.RuleRef(metadata.namespace, metadata.name, rule.name, metadata.generation)
             # A Deny that names no kind is about all of them; an Allow names one.
@@ -96,25 +102,24 @@ def _rules(case: scope.Case, server_id: names.ServerId) -> list[rules.Rule]:
                     resources=rule.resources or unnamed,
                     enforced=spec.mode is policy.Mode.ENFORCE,
                     message=rule.message or "",
+                    callers=callers,
                 )
                 for key in keys
             ]
     return found
 
 
-def _credential(entry: server.Credential) -> snapshot.Credential:
-    if entry.file is None:
-        return snapshot.Credential(name=entry.name, tools=entry.tools)
-    inject = entry.inject or server.Inject()
-    header = inject.header.lower()
-    default = "Bearer " if header == "authorization" else ""
-    return snapshot.Credential(
-        name=entry.name,
-        tools=entry.tools,
-        source=snapshot.FileSecret(path=entry.file.path),
-        header=header,
-        prefix=default if inject.prefix is None else inject.prefix,
-    )
+def _credentials(case: scope.Case, made: resources.MCPServer) -> Iterator[snapshot.Credential]:
+    """The entries whose `from` may match. One that must not be used ends the list: nothing is lent in its place."""
+    borrower = lending.Borrower(case.settings, made.id, case.workload.namespace)
+    for entry in made.spec.credentials or ():
+        callers = case.callers(made.metadata.namespace, entry.from_)
+        if callers is None:
+            continue
+        lent = lending.lent(borrower, entry, callers)
+        if lent is None:
+            return
+        yield lent
 
 
 def _limits(case: scope.Case, server_id: names.ServerId) -> list[budgets.Limit]:
@@ -122,7 +127,8 @@ def _limits(case: scope.Case, server_id: names.ServerId) -> list[budgets.Limit]:
     for made in case.budgets.about(server_id):
         metadata, spec = made.metadata, made.spec
         own = metadata.namespace
-        if not case.keys(own, spec.target_refs, server_id) or not case.selects(own, spec.from_):
+        callers = case.callers(own, spec.from_)
+        if callers is None or not case.keys(own, spec.target_refs, server_id):
             continue
         for limit in spec.limits:
             found += [
@@ -138,6 +144,7 @@ def _limits(case: scope.Case, server_id: names.ServerId) -> list[budgets.Limit]:
                     per_server=budget.Per.SERVER in spec.per,
                     per_tool=budget.Per.TOOL in spec.per,
                     deny=spec.on_exceeded == "Deny",
+                    callers=callers,
                 )
                 for key in _keys(case, spec.per)
             ]

@@ -21,7 +21,7 @@ from outrider.manifests.kubernetes import kubernetes_object as kubernetes_object
 from outrider.manifests.kubernetes import settings as settings
 from outrider.manifests.problem import ManifestError as ManifestError
 from outrider.manifests.problem import Problem as Problem
-from outrider.resources import server
+from outrider.resources import oauth
 
 FILE_BYTES_MAX = 1_048_576
 OBJECTS_MAX = 5_000
@@ -111,20 +111,37 @@ class _Loading:
     def _with_absolute_paths(
         self, file: str, document: tree.Node, made: resources.MCPServer
     ) -> resources.MCPServer:
-        entries = []
-        for index, entry in enumerate(made.spec.credentials or ()):
-            if entry.file is None or entry.file.path.startswith("/"):
-                entries.append(entry)
-                continue
-            if not self.folder.startswith("/"):
-                path = ("spec", "credentials", index, "file", "path")
-                text = "is relative, and there is no folder to join it to; make it absolute"
-                self.problems.append(Problem(file, document.line_of(path), phrases.dotted(path), text))
-            absolute = server.FileSource(path=str(pathlib.PurePosixPath(self.folder) / entry.file.path))
-            entries.append(entry.model_copy(update={"file": absolute}))
-        if not entries:
+        """Relative paths of files joined to the folder; without a folder, a problem each."""
+        listed = made.spec.credentials
+        if listed is None:
             return made
-        return made.model_copy(update={"spec": made.spec.model_copy(update={"credentials": tuple(entries)})})
+
+        def absolute(given: pydantic.BaseModel, path: tree.Path) -> dict[str, Any]:
+            """What is different in the same object with absolute paths, its own and those below it."""
+            update: dict[str, Any] = {}
+            for name, field in type(given).model_fields.items():
+                value, below = getattr(given, name), (*path, field.alias or name)
+                if isinstance(value, oauth.FileSource):
+                    update[name] = self._absolute(file, document, value, (*below, "path"))
+                elif isinstance(value, oauth.Value | oauth.Grant):
+                    update[name] = value.model_copy(update=absolute(value, below))
+            return update
+
+        entries = tuple(
+            entry.model_copy(update=absolute(entry, ("spec", "credentials", index)))
+            for index, entry in enumerate(listed)
+        )
+        return made.model_copy(update={"spec": made.spec.model_copy(update={"credentials": entries})})
+
+    def _absolute(
+        self, file: str, document: tree.Node, given: oauth.FileSource, path: tree.Path
+    ) -> oauth.FileSource:
+        if given.path.startswith("/"):
+            return given
+        if not self.folder.startswith("/"):
+            text = "is relative, and there is no folder to join it to; make it absolute"
+            self.problems.append(Problem(file, document.line_of(path), phrases.dotted(path), text))
+        return oauth.FileSource(path=str(pathlib.PurePosixPath(self.folder) / given.path))
 
     def world(self) -> resources.World:
         def of(kind: type) -> tuple[Any, ...]:

@@ -23,6 +23,7 @@ _DROPPED = (
     fields.FILES_ONLY_MARK,
     fields.CHECKED_LAST_MARK,
 )
+_AS_THEY_ARE = (fields.ACCOUNT_PATTERN, fields.PRINCIPAL_PATTERN)
 _UNKNOWN_KEPT = "x-kubernetes-preserve-unknown-fields"
 
 
@@ -110,7 +111,7 @@ def _structural(node: dict[str, Any], *, in_list: bool) -> dict[str, Any]:
     if "const" in node:
         made["enum"] = [node["const"]]
         made["type"] = "boolean" if isinstance(node["const"], bool) else "string"
-    if node.get("pattern") not in (None, fields.ACCOUNT_PATTERN):
+    if node.get("pattern") not in (None, *_AS_THEY_ARE):
         _in_words(made)
     if "properties" in node:
         made[_UNKNOWN_KEPT] = True
@@ -137,7 +138,7 @@ def _structural(node: dict[str, Any], *, in_list: bool) -> dict[str, Any]:
 def _in_words(made: dict[str, Any]) -> None:
     """A pattern as a CEL rule: the API server would quote the expression to people, and this says what it allows.
 
-    Not the one of ServiceAccounts: in lists within lists it would cost more than an API server allows.
+    Not those of _AS_THEY_ARE: in lists within lists they would cost more than an API server allows.
     """
     pattern = made.pop("pattern")
     rule = {"rule": fields.matches("self", pattern), "message": f"must be {forms.FORMS[pattern]}"}

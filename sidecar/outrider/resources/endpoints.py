@@ -19,23 +19,10 @@ _RESULT_BYTES = Annotated[int, pydantic.Field(ge=1024, le=67_108_864)]
 class Tls(Model):
     """How the server's certificate is checked."""
 
-    ca_bundle: Annotated[str, pydantic.Field(min_length=1, max_length=65_536)] = pydantic.Field(
+    ca_bundle: fields.Bundle = pydantic.Field(
         description="PEM certificates of the authorities that may sign the server's certificate, instead of the "
-        "system's; at most 64 KiB.",
-        json_schema_extra=fields.checked(
-            (
-                "self.contains('-----BEGIN CERTIFICATE-----') && !self.contains('PRIVATE KEY')",
-                "must hold PEM certificates (-----BEGIN CERTIFICATE-----) and no private key",
-            )
-        ),
+        "system's; at most 64 KiB."
     )
-
-    @pydantic.field_validator("ca_bundle")
-    @classmethod
-    def _is_pem(cls, text: str) -> str:
-        if "-----BEGIN CERTIFICATE-----" not in text or "PRIVATE KEY" in text:
-            raise wrong("", "must hold PEM certificates (-----BEGIN CERTIFICATE-----) and no private key")
-        return text
 
 
 def _at_most(most: str) -> pydantic.config.JsonDict:

@@ -33,6 +33,11 @@ URI_GLOB_PATTERN = r"^[^\x00-\x20\x7f-\xa0\\]{1,512}$"
 HOST_PATTERN = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 TOOL_PATTERN = r"^[A-Za-z0-9_.-]{1,128}$"
 POINTER_PATTERN = r"^(/([^~/\x00-\x1f]|~[01])*)+$"
+PRINCIPAL_PATTERN = (
+    r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?:[^\x00-\x20*\x7f-\xa0][^\x00-\x1f*\x7f-\x9f]{0,255}$"
+)
+PATH_PATTERN = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*$"
+VISIBLE_PATTERN = r"^[\x21-\x7e]+$"
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 UNIQUE_NAMES: pydantic.config.JsonDict = {
@@ -152,6 +157,35 @@ Amount = Annotated[str, pydantic.Field(pattern=AMOUNT_PATTERN, max_length=19)]
 """A decimal number in quotes, at most six places after the point."""
 Pointer = Annotated[str, pydantic.Field(pattern=POINTER_PATTERN, max_length=256)]
 """A JSON pointer (RFC 6901), not the empty one."""
+Principal = Annotated[str, pydantic.Field(pattern=PRINCIPAL_PATTERN, max_length=320)]
+"""A user, a group or an OAuth client, as `provider:value`: a value means something at its identity provider only. No patterns."""
+Path = Annotated[str, pydantic.Field(pattern=PATH_PATTERN, max_length=256)]
+"""A path at Vault: no segment begins with a point, for Vault would follow `..`."""
+Visible = Annotated[str, pydantic.Field(pattern=VISIBLE_PATTERN, max_length=256)]
+"""An identifier of OAuth: visible ASCII."""
+
+
+def _pem(text: str) -> str:
+    if "-----BEGIN CERTIFICATE-----" not in text or "PRIVATE KEY" in text:
+        raise wrong("", "must hold PEM certificates (-----BEGIN CERTIFICATE-----) and no private key")
+    return text
+
+
+Bundle = Annotated[
+    str,
+    pydantic.Field(
+        min_length=1,
+        max_length=65_536,
+        json_schema_extra=checked(
+            (
+                "self.contains('-----BEGIN CERTIFICATE-----') && !self.contains('PRIVATE KEY')",
+                "must hold PEM certificates (-----BEGIN CERTIFICATE-----) and no private key",
+            )
+        ),
+    ),
+    pydantic.AfterValidator(_pem),
+]
+"""PEM certificates of authorities, at most 64 KiB."""
 
 
 def _no_number(value: object) -> object:
@@ -163,8 +197,18 @@ Yes = Annotated[Literal[True], pydantic.BeforeValidator(_no_number)]
 """`true`, where leaving the field out says the contrary."""
 
 
+Principals = Annotated[tuple[Principal, ...], pydantic.Field(min_length=1, max_length=32)]
+
+
+SELECTING = ("namespaces", "serviceAccounts", "teams", "users", "groups", "clients")
+"""The fields of an entry that is not about everybody."""
+
+
 class Selector(Model):
-    """Which callers an entry is about. Fields inside one entry must all match; only attested facts exist here."""
+    """Which callers an entry is about. Fields inside one entry must all match; only attested facts exist here.
+
+    One that names users, groups or clients says nothing for certain without a verified user, and unknown is never lenient.
+    """
 
     namespaces: Annotated[tuple[Label, ...], pydantic.Field(min_length=1, max_length=32)] | None = (
         pydantic.Field(default=None, description="Namespaces of the calling workload; any of them.")
@@ -177,7 +221,21 @@ class Selector(Model):
         )
     )
     teams: Annotated[tuple[Team, ...], pydantic.Field(min_length=1, max_length=32)] | None = pydantic.Field(
-        default=None, description="Teams of the settings that the caller belongs to; any of them."
+        default=None,
+        description="Teams of the settings that the caller belongs to; any of them. The workload must be a member, and a user, "
+        "if there is one and the team lists groups, too; in a Deny either is enough.",
+    )
+    users: Principals | None = pydantic.Field(
+        default=None,
+        description="Users, any of them, as provider:id with the id that the provider's tokens give as `sub`; or as "
+        "provider:address where the settings let its e-mail addresses count.",
+    )
+    groups: Principals | None = pydantic.Field(
+        default=None, description="Groups of the user, any of them, as provider:group."
+    )
+    clients: Principals | None = pydantic.Field(
+        default=None,
+        description="OAuth clients that the user's token was given to, any of them, as provider:client.",
     )
     anyone: Yes | None = pydantic.Field(
         default=None, description="Every caller; stands alone in its entry. There is no `anyone: false`."
@@ -186,20 +244,26 @@ class Selector(Model):
     model_config = pydantic.ConfigDict(
         json_schema_extra=checked_last(
             (
-                "has(self.anyone) != (has(self.namespaces) || has(self.serviceAccounts) || has(self.teams))",
-                "an entry names namespaces, serviceAccounts or teams, or says anyone: true alone",
+                "has(self.anyone) != (" + " || ".join(f"has(self.{field})" for field in SELECTING) + ")",
+                "an entry names namespaces, serviceAccounts, teams, users, groups or clients, or says anyone: true alone",
             )
         )
     )
 
+    @property
+    def personal(self) -> bool:
+        """Whether it says anything of the user in so many words; what its teams' groups say depends on the settings."""
+        return bool(self.users or self.groups or self.clients)
+
     @pydantic.model_validator(mode="after")
     def _says_something(self) -> Selector:
-        narrow = self.namespaces or self.service_accounts or self.teams
+        narrow = self.namespaces or self.service_accounts or self.teams or self.personal
         if self.anyone and narrow:
             raise wrong("anyone", "`anyone: true` stands alone: remove it, or the other fields of this entry")
         if not self.anyone and not narrow:
             raise wrong(
-                "", "an empty entry selects nobody; name namespaces, serviceAccounts, teams or anyone: true"
+                "",
+                "an empty entry selects nobody; name namespaces, serviceAccounts, teams, users, groups, clients or anyone: true",
             )
         return self
 

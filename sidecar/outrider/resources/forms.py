@@ -33,6 +33,10 @@ FORMS: dict[str, str] = {
     "at most 12 digits before the point and 6 after it",
     fields.POINTER_PATTERN: "a JSON pointer such as /customer/name: it begins with a slash",
     fields.HEADER_PATTERN: "a header's name such as X-Api-Version: letters, digits and hyphens, without spaces or colon",
+    fields.PRINCIPAL_PATTERN: "a user, group or client with its identity provider, written PROVIDER:VALUE, such as okta:sales; "
+    "no patterns, so without *",
+    fields.PATH_PATTERN: "a path such as salesforce or db/creds/readonly: letters, digits, _ . - and /, no part beginning with a point",
+    fields.VISIBLE_PATTERN: "text of visible ASCII characters, without spaces",
     urls.PATTERN: "a URL such as https://crm.example/mcp: http or https, a host, perhaps port, path and query; "
     "no user, no #fragment, no spaces",
     urls.PATH_PATTERN: "a path such as /mcp: it begins with a slash, without query, spaces and quotes",
@@ -46,6 +50,14 @@ FORMS: dict[str, str] = {
     r"^(Auto|[0-9]{4}-[0-9]{2}-[0-9]{2})$": "Auto, or the date of an MCP revision such as 2025-11-25",
     r"^[A-Za-z][A-Za-z0-9_+/-]*$": "an IANA time zone such as Europe/Berlin",
     r"^\.[a-z0-9]([a-z0-9.-]*[a-z0-9])?$": "a DNS suffix with its leading point, such as .corp.example, in lower case",
+    r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$": "the name of a key of a secret, such as token: letters, digits, _ . and -, "
+    "not beginning with a point",
+    r"^[\x21\x23-\x5b\x5d-\x7e]+$": "a scope of OAuth such as crm.read: visible ASCII, without quotes and backslashes",
+    r"^[a-z][a-z0-9+.-]*:[\x21\x24-\x5b\x5d\x5f\x61-\x7a\x7e]+$": "a URI such as https://crm.example/mcp: with its scheme, "
+    "without #fragment, spaces and quotes",
+    r"^[A-Za-z0-9][A-Za-z0-9._@-]*$": "a common name such as agents.crm.example: letters, digits, . _ @ and -",
+    r"^https?://[A-Za-z0-9.:\[\]-]+/?$": "an address such as https://vault.example:8200: a host, perhaps a port, and no path",
+    r"^[^\x00-\x20\x7f-\xa0]+$": "the name of a claim, such as groups: without spaces and control characters",
     r"^[A-Z]{3}$": "a currency of three capital letters (ISO 4217), such as EUR",
 }
 """Pattern -> what it allows, to be read after "must be"."""

@@ -71,6 +71,13 @@ RULES = (
 """`constant_problem`, and that names have no case, as the API server checks them: (CEL, what it says)."""
 
 
+INJECTED_RULE = (
+    f"!{matches('self.lowerAscii()', _OURS)} && self.lowerAscii() != 'cookie'",
+    "this header is the proxy's own to set (framing, hops, MCP's own, cookies); a credential cannot go there",
+)
+"""Where a credential may go, as the API server checks it."""
+
+
 def reserved(name: str) -> bool:
     """True for headers that only the proxy may set, whoever asks (framing, hops, MCP's own)."""
     lower = name.lower()

@@ -10,7 +10,7 @@ import dataclasses
 
 from outrider import names
 
-REVISION = 5
+REVISION = 6
 """Raised whenever a CRD or a field policy changes: an installation never goes back behind the one that is live."""
 
 REVISION_LABEL = f"{names.GROUP}/crd-revision"

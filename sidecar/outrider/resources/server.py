@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """MCPServer: the catalogue entry of one MCP server.
 
-Called by manifests and compile. Refuses headers that are the proxy's own to set, and a
-credential from a file on a connection that others can read.
+Called by manifests and compile. Refuses to lend a credential on a connection that others can read.
 """
 
 from __future__ import annotations
@@ -12,78 +11,8 @@ from typing import Annotated, Literal
 import pydantic
 
 from outrider import budgets, names, snapshot
-from outrider.resources import endpoints, fields, headers, urls
-from outrider.resources.fields import FILES_ONLY, UNIQUE_NAMES, Amount, AnyGlob, Glob, Model, wrong
-
-
-class FileSource(Model):
-    """A credential in a file of the machine `outrider dev` runs on."""
-
-    path: Annotated[str, pydantic.Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=4096)] = pydantic.Field(
-        description="The file that holds the value; relative to the folder of the files."
-    )
-
-    @pydantic.field_validator("path")
-    @classmethod
-    def _no_home(cls, path: str) -> str:
-        if path.startswith("~"):
-            raise wrong("", "~ is not expanded; write the path out, or relative to the folder of the files")
-        return path
-
-
-class Inject(Model):
-    """Where the credential goes in a request to the server."""
-
-    header: Annotated[str, pydantic.Field(pattern=fields.HEADER_PATTERN, max_length=64)] = pydantic.Field(
-        default="Authorization", description="The header that carries the value."
-    )
-    prefix: Annotated[str, pydantic.Field(pattern=r"^[\x20-\x7e]*$", max_length=64)] | None = pydantic.Field(
-        default=None,
-        description="What stands before the value; left out, `Bearer ` in Authorization and nothing elsewhere.",
-    )
-
-    @pydantic.field_validator("header")
-    @classmethod
-    def _ours(cls, header: str) -> str:
-        if headers.reserved(header) or header.lower() == "cookie":
-            raise wrong("", f"{header} is the proxy's own to set; a credential cannot go there")
-        return header
-
-
-class Credential(Model):
-    """One entry of the ordered list: who gets which credential for which tools. The first match is used."""
-
-    name: fields.Label = pydantic.Field(description="The entry's name, unique in the list.")
-    from_: fields.Selectors = pydantic.Field(alias="from", description="Which callers it is lent to.")
-    tools: Annotated[tuple[Glob, ...], pydantic.Field(min_length=1, max_length=64)] = pydantic.Field(
-        default=("*",),
-        description="Which tools it is for; for prompts and resources the first entry is taken that is for the caller.",
-    )
-    file: FileSource | None = pydantic.Field(
-        default=None, description="The value is in a file of this machine.", json_schema_extra=FILES_ONLY
-    )
-    none: fields.Yes | None = pydantic.Field(
-        default=None,
-        description="Nothing is sent to these callers' calls: the server needs no credential for them.",
-    )
-    inject: Inject | None = pydantic.Field(
-        default=None,
-        description="Where the value goes; left out, `Authorization: Bearer `.",
-        json_schema_extra=FILES_ONLY,
-    )
-
-    model_config = fields.needed_in_cluster(
-        "none",
-        "in a cluster this version lends no secrets yet: write `none: true` for a server that asks for none, without file and inject",
-    )
-
-    @pydantic.model_validator(mode="after")
-    def _one_source(self) -> Credential:
-        if (self.file is None) == (self.none is None):
-            raise wrong("", "needs exactly one of file and none")
-        if self.none and self.inject:
-            raise wrong("inject", "has no meaning with `none: true`: nothing is sent")
-        return self
+from outrider.resources import credential, endpoints, fields, urls
+from outrider.resources.fields import UNIQUE_NAMES, Amount, AnyGlob, Glob, Model, wrong
 
 
 class Price(Model):
@@ -163,6 +92,10 @@ class Tools(Model):
     validate_arguments: bool = pydantic.Field(
         default=True, description="Check arguments against the tool's inputSchema before anything is sent."
     )
+    idempotent: Annotated[tuple[Glob, ...], pydantic.Field(max_length=64)] = pydantic.Field(
+        default=(),
+        description="Tools that may be called once more, with a newer credential, when the server refused the first one (401).",
+    )
     cost: Cost = pydantic.Field(default_factory=Cost, description="What calls cost.")
     redact: Annotated[tuple[Redaction, ...], pydantic.Field(max_length=32)] = pydantic.Field(
         default=(), description="What is taken out before the journal sees a call."
@@ -209,6 +142,32 @@ class ClientFeatures(Model):
     )
 
 
+_PLACED = "(has(self.endpoint.url) || has(self.endpoint.service))"
+_TLS = "(has(self.endpoint.url) ? self.endpoint.url.startsWith('https:') : has(self.endpoint.tls))"
+_HERE = f"(has(self.endpoint.url) && {urls.LOOPBACK.replace('self.', 'self.endpoint.url.', 1)})"
+_LENDS = "has(self.credentials) && self.credentials.exists(c, !has(c.none))"
+_CERTIFIES = "has(self.credentials) && self.credentials.exists(c, has(c.clientCertificate))"
+_ENCRYPTED = (
+    (
+        f"!({_LENDS}) || !{_PLACED} || {_TLS} || {_HERE}",
+        "a credential is sent only over https, to a service with tls, or to this machine itself: others could read it",
+    ),
+    (
+        f"!({_CERTIFIES}) || !{_PLACED} || {_TLS}",
+        "a client certificate needs an https url, or a service with tls",
+    ),
+)
+"""`_safe_to_lend` as the API server checks it."""
+
+_INJECTED = "(has(c.inject) && has(c.inject.header) ? c.inject.header.lowerAscii() : 'authorization')"
+_TAKEN = f"self.endpoint.headers.exists(k, k.lowerAscii() == {_INJECTED})"
+_TWICE = "a credential goes into a header that endpoint.headers already sets; remove it there"
+_NOT_TWICE = (
+    "!has(self.credentials) || !has(self.endpoint) || !has(self.endpoint.headers)"
+    f" || self.credentials.all(c, has(c.none) || has(c.clientCertificate) || !{_TAKEN})"
+)
+
+
 class ServerSpec(Model):
     """The entry itself."""
 
@@ -228,13 +187,17 @@ class ServerSpec(Model):
     endpoint: endpoints.Endpoint = pydantic.Field(description="Where the server is.")
     credentials: (
         Annotated[
-            tuple[Credential, ...],
+            tuple[credential.Credential, ...],
             pydantic.Field(min_length=1, max_length=32, json_schema_extra=UNIQUE_NAMES),
         ]
         | None
     ) = pydantic.Field(
         default=None,
         description="Ordered, first match. None listed: none sent. Listed and none matches: the call is refused.",
+    )
+    require_user: bool = pydantic.Field(
+        default=False,
+        description="Whether every call needs a verified user behind the agent; its tools are listed without one.",
     )
     tools: Tools = pydantic.Field(default_factory=Tools, description="Which tools exist, prices, redaction.")
     audit: Audit = pydantic.Field(default_factory=Audit, description="What is written down of each call.")
@@ -247,21 +210,28 @@ class ServerSpec(Model):
         "tell a model nothing but what its tools, prompts and resources say.",
     )
 
+    model_config = pydantic.ConfigDict(
+        json_schema_extra=fields.checked_last((_NOT_TWICE, _TWICE)) | fields.checked(*_ENCRYPTED),
+    )
+
     @pydantic.model_validator(mode="after")
     def _safe_to_lend(self) -> ServerSpec:
         fields.unique((entry.name for entry in self.credentials or ()), "credentials")
         constants = {name.lower() for name in self.endpoint.headers or {}}
         for index, entry in enumerate(self.credentials or ()):
-            if entry.file and not self._encrypted():
-                raise wrong(
-                    f"credentials[{index}].file",
-                    "a credential is sent only over https, or to this machine itself",
-                )
-            if entry.file and (entry.inject or Inject()).header.lower() in constants:
-                raise wrong(
-                    f"credentials[{index}].inject.header", "endpoint.headers already sets this header"
-                )
+            at = f"credentials[{index}]"
+            if entry.client_certificate and not self._tls():
+                raise wrong(f"{at}.clientCertificate", _ENCRYPTED[1][1])
+            if not entry.none and not self._encrypted():
+                raise wrong(f"{at}.{entry.kind}", _ENCRYPTED[0][1])
+            if entry.header in constants:
+                raise wrong(f"{at}.inject.header", "endpoint.headers already sets this header")
         return self
+
+    def _tls(self) -> bool:
+        """True when the server is spoken to by TLS."""
+        url = self.endpoint.url
+        return url.startswith("https:") if url is not None else self.endpoint.tls is not None
 
     def _encrypted(self) -> bool:
         """True when nobody on the way can read a credential."""

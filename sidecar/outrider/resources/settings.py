@@ -6,6 +6,7 @@ Called by manifests and compile. Not a CRD: whoever can write a namespace's obje
 
 from __future__ import annotations
 
+import difflib
 import enum
 import ipaddress
 from typing import Annotated, Literal
@@ -15,6 +16,7 @@ import pydantic
 from outrider.resources import fields
 from outrider.resources.fields import Model, wrong
 from outrider.resources.injection import Injection
+from outrider.resources.trust import IdentityProvider, Vault
 
 
 class Consent(enum.Enum):
@@ -33,6 +35,11 @@ class TeamMembers(Model):
     )
     service_accounts: Annotated[tuple[fields.FullAccount, ...], pydantic.Field(max_length=256)] = (
         pydantic.Field(default=(), description="These ServiceAccounts are members, as namespace/name.")
+    )
+    groups: Annotated[tuple[fields.Principal, ...], pydantic.Field(max_length=256)] = pydantic.Field(
+        default=(),
+        description="Users of these groups are members, as provider:group. Listed, a user who is present must be in one of "
+        "them for an Allow, a credential or a budget; of a team of groups alone no workload is a member.",
     )
 
 
@@ -96,6 +103,12 @@ class Settings(Model):
         description="Whether a namespace's label outrider.dev/team also names a team of its workloads; in a cluster only. "
         "Whoever may label namespaces then says who is in a team.",
     )
+    identity_providers: Annotated[tuple[IdentityProvider, ...], pydantic.Field(max_length=16)] = (
+        pydantic.Field(default=(), description="Whose tokens say who the user behind an agent is.")
+    )
+    vault: Vault | None = pydantic.Field(
+        default=None, description="The Vault or OpenBao that credentials come from; left out, none do."
+    )
     network: Network = pydantic.Field(default_factory=Network, description="Where endpoints may be.")
     epoch: Annotated[int, pydantic.Field(ge=0, le=2**31 - 1)] = pydantic.Field(
         default=0,
@@ -114,6 +127,31 @@ class Settings(Model):
     @pydantic.model_validator(mode="after")
     def _once_each(self) -> Settings:
         fields.unique((team.name for team in self.teams), "teams")
+        fields.unique((each.name for each in self.identity_providers), "identityProviders")
+        issuers: set[str] = set()
+        for index, provider in enumerate(self.identity_providers):
+            if provider.issuer in issuers:
+                raise wrong(
+                    f"identityProviders[{index}].issuer",
+                    "is already that of another; a token names its provider by it",
+                )
+            issuers.add(provider.issuer)
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _known_providers(self) -> Settings:
+        """A group of a provider that is not here would be nobody's, and a Deny of its team would then deny nobody."""
+        known = [each.name for each in self.identity_providers]
+        for position, team in enumerate(self.teams):
+            for index, group in enumerate(team.groups):
+                provider = group.partition(":")[0]
+                if provider not in known:
+                    near = difflib.get_close_matches(provider, known, n=1)
+                    meant = f'; did you mean "{near[0]}"?' if near else "; add it to identityProviders"
+                    raise wrong(
+                        f"teams[{position}].groups[{index}]",
+                        f'there is no identity provider "{provider}"{meant}',
+                    )
         return self
 
 

@@ -27,6 +27,13 @@ RULE = (
 )
 """`problem` as the API server checks it: CEL, and what it says."""
 
+LOOPBACK = r"self.matches('(?i)^http://(localhost|127[.][0-9]+[.][0-9]+[.][0-9]+|\\[::1\\])([:/?]|$)')"
+PRIVATE_RULE = (
+    f"self.startsWith('https:') || {LOOPBACK}",
+    "must be https: what is sent there is secret (http only to this machine itself)",
+)
+"""`private` as the API server checks it."""
+
 
 def problem(url: str) -> str | None:
     """Why `url`, which fits PATTERN, cannot be an endpoint; None when it can."""
