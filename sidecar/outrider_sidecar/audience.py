@@ -3,22 +3,23 @@
 
 `subscriptions` and `speaking` bring listeners; servers are heard through `sources`, each once for everybody. A list that changed is
 told when what the listener may see has changed (`views`), whoever changed it; a resource that changed, to those who subscribed to
-it and still may. It refuses nothing itself: what may be heard was decided when it was asked for, and is decided again when
-policy changes.
+it and still may, as the user they were then and as nobody once that user's token has expired. It refuses nothing itself: what may
+be heard was decided when it was asked for, and is decided again when policy changes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from outrider import bind, call, decide, decision, names
-from outrider_sidecar import conventions, jsonrpc, lists, sources, views
+from outrider import bind, call, decide, decision, identity, names, snapshot
+from outrider_sidecar import conventions, jsonrpc, lists, sources, users, views
 from outrider_sidecar import current as in_force
 
 CHANGED = {
@@ -28,8 +29,8 @@ CHANGED = {
 }
 _KINDS = {method: kind for kind, method in CHANGED.items()}
 
-Origin = tuple[names.ServerId, str]
-"""A server, and the name of the credential it is asked with; "" without one."""
+Origin = tuple[names.ServerId, str, str]
+"""A server, the name of the credential it is asked with, "" without one, and whose own that is, "" if it is no user's."""
 
 Tell = Callable[[str, dict[str, bytes]], None]
 """Tells a listener: method and raw params."""
@@ -37,15 +38,16 @@ Tell = Callable[[str, dict[str, bytes]], None]
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Listener:
-    """One agent's stream. `server` None is the merged endpoint; `uris` those it subscribed to, by where they are heard.
+    """One agent's stream. `server` None is the merged endpoint; `uris` those it subscribed to and as whom, by where they are heard.
 
-    `kinds` are those whose lists it wants to hear of.
+    `kinds` are those whose lists it wants to hear of, as `user` sees them; None: as some user could.
     """
 
     server: names.ServerId | None
     kinds: frozenset[call.Kind]
     tell: Tell
-    uris: dict[Origin, set[str]] = dataclasses.field(default_factory=dict)
+    user: identity.User | None = None
+    uris: dict[Origin, dict[str, identity.User | None]] = dataclasses.field(default_factory=dict)
 
     @property
     def places(self) -> list[views.Place]:
@@ -53,15 +55,23 @@ class Listener:
 
 
 class Audience:
-    """One writer: the loop's thread. `clock` is loop time."""
+    """One writer: the loop's thread. `wall` is epoch seconds."""
 
-    def __init__(self, parts: sources.Parts, current: in_force.Current, catalogue: lists.Lists) -> None:
+    def __init__(
+        self,
+        parts: sources.Parts,
+        current: in_force.Current,
+        catalogue: lists.Lists,
+        *,
+        wall: Callable[[], float],
+    ) -> None:
+        self._wall = wall
         self._parts = parts
         self._current = current
         self._catalogue = catalogue
         self._listeners: dict[Listener, None] = {}
         self._sources: dict[Origin, sources.Source] = {}
-        self._views = views.Views()
+        self._views: dict[identity.User | None, views.Views] = {}
         self._announced: dict[tuple[names.ServerId, call.Kind], bytes] = {}
         self._arranging: asyncio.Handle | None = None
         self._closed = False
@@ -74,14 +84,17 @@ class Audience:
     def join(self, listener: Listener, bound: bind.Bound) -> None:
         """From now on it hears what it wants to."""
         self._listeners[listener] = None
-        self._views.watch(bound, listener.places)
+        self._views.setdefault(listener.user, views.Views(listener.user)).watch(bound, listener.places)
         self._arrange_soon()
 
     def leave(self, listener: Listener) -> None:
         """It is gone; leaving twice is leaving once."""
         if listener in self._listeners:
             del self._listeners[listener]
-            self._views.leave(listener.places)
+            if (watched := self._views.get(listener.user)) is not None:  # none: nobody watches anything
+                watched.leave(listener.places)
+                if not watched:
+                    del self._views[listener.user]
             self._arrange_soon()
 
     def rearrange(self) -> None:
@@ -110,12 +123,12 @@ class Audience:
         bound = self._current.bound
         if bound is None:
             return
-        changed = self._views.changed(bound)
-        if server is not None:
-            changed |= self._told_again(bound, [(server, kind) for kind in kinds], changed)
+        changed = {user: watched.changed(bound) for user, watched in self._views.items()}
+        again = set() if server is None else self._told_again(bound, [(server, kind) for kind in kinds])
         for listener in tuple(self._listeners):
             for kind, method in CHANGED.items():
-                if (listener.server, kind) in changed and kind in listener.kinds:
+                place = (listener.server, kind)
+                if kind in listener.kinds and (place in again or place in changed.get(listener.user, ())):
                     listener.tell(method, {})
         self._arrange()
 
@@ -139,7 +152,7 @@ class Audience:
             self._say({(server, kind), (None, kind)})  # nobody has looked yet, so nobody knows what changed
 
     def _told_again(
-        self, bound: bind.Bound, listed: list[tuple[names.ServerId, call.Kind]], changed: set[views.Place]
+        self, bound: bind.Bound, listed: list[tuple[names.ServerId, call.Kind]]
     ) -> set[views.Place]:
         """Lists that their server says have changed and that are what they were: told all the same, as it would be directly.
 
@@ -149,7 +162,7 @@ class Audience:
         for server, kind in listed:
             before = self._announced.pop((server, kind), None)
             same = before is not None and before == self._defined(server, kind)
-            if same and (server, kind) not in changed and server in bound.servers:
+            if same and server in bound.servers:
                 found |= {(server, kind), (None, kind)}
         return found
 
@@ -179,20 +192,35 @@ class Audience:
             uri = msgspec.json.decode(params.get("uri", b"null"))
         except msgspec.DecodeError:
             return
-        if not isinstance(uri, str) or not self.may_hear(server, uri):
+        if not isinstance(uri, str):
             return
         params.pop("_meta", None)
+        may: dict[identity.User | None, bool] = {}
         for listener in tuple(self._listeners):
-            wanted = (each for origin, uris in listener.uris.items() if origin[0] == server for each in uris)
-            if any(covers(each, uri) for each in wanted):
+            heard_as = {
+                user
+                for origin, uris in listener.uris.items()
+                if origin[0] == server
+                for each, user in uris.items()
+                if covers(each, uri)
+            }
+            may |= {user: self.may_hear(server, uri, user) for user in heard_as - may.keys()}
+            if any(may[user] for user in heard_as):
                 listener.tell(message.method, params)
 
-    def may_hear(self, server: names.ServerId, uri: str) -> bool:
-        """Whether policy lets this workload know of a resource now; what it costs was asked when it subscribed."""
+    def may_hear(self, server: names.ServerId, uri: str, user: identity.User | None = None) -> bool:
+        """Whether policy lets this workload, for this user, know of a resource now; what it costs was asked when it subscribed.
+
+        Without a user, or with one whose token has expired, only what needs none.
+        """
         bound = self._current.bound
         held = None if bound is None else bound.servers.get(server)
         target = None if held is None else held.target(call.Kind.RESOURCE, uri)
-        return target is not None and decide.reach(target) is not decide.Reach.NEVER
+        if target is None:
+            return False
+        seen = target.of(users.present(user, self._wall()))
+        in_doubt = seen.user_wanted or seen.telling is not None or seen.credential_doubtful
+        return decide.reach(seen) is not decide.Reach.NEVER and not in_doubt
 
     # Sources ------------------------------------------------------------------------------------------------------------
 
@@ -209,8 +237,9 @@ class Audience:
         if bound is None or self._closed:
             return
         wanted = self._wanted(bound, self._listeners)
+        askers = self._askers()
         for origin, source in tuple(self._sources.items()):
-            permit = self._permit(bound, origin)
+            permit = self._permit(bound, origin, askers)
             if origin in wanted and permit is not None and _same_way(permit, source.permit):
                 source.permit = permit
             else:
@@ -219,7 +248,7 @@ class Audience:
         for origin, (kinds, uris) in wanted.items():
             known = self._sources.get(origin)
             if known is None:
-                permit = self._permit(bound, origin)
+                permit = self._permit(bound, origin, askers)
                 if permit is None:
                     continue
                 known = self._sources[origin] = sources.Source(
@@ -236,6 +265,7 @@ class Audience:
         """What is to be heard where. Many listeners want the same, so it is asked once for all of them."""
         found: dict[Origin, tuple[set[call.Kind], set[str]]] = {}
         lists_: set[tuple[names.ServerId | None, frozenset[call.Kind]]] = set()
+        askers = dict.fromkeys(listener.user for listener in listeners if listener.user is not None)
         for listener in listeners:
             lists_.add((listener.server, listener.kinds))
             for origin, uris in listener.uris.items():
@@ -249,15 +279,46 @@ class Audience:
         for server_id, wanted_ in kinds.items():
             held = bound.servers.get(server_id)
             asked = set() if held is None else {kind for kind in wanted_ if decide.asked(held, kind)}
-            permit = decide.permit_listing(bound, server_id) if asked else None
-            if isinstance(permit, decision.Permit):
+            permit = self._first(bound, server_id, None, [None, *askers]) if asked else None
+            if permit is not None:
                 found.setdefault(origin_of(permit), (set(), set()))[0].update(asked)
         return found
 
-    @staticmethod
-    def _permit(bound: bind.Bound, origin: Origin) -> decision.Permit | None:
-        permit = decide.permit_listing(bound, origin[0], credential=origin[1] or None)
-        return permit if isinstance(permit, decision.Permit) and origin_of(permit) == origin else None
+    def _askers(self) -> Mapping[Origin, list[identity.User | None]]:
+        """In whose names each place may be asked: of those who listen there, and of those who want to hear of lists."""
+        found: dict[Origin, list[identity.User | None]] = {}
+        anywhere = dict.fromkeys(each.user for each in self._listeners if each.user is not None)
+        for listener in self._listeners:
+            for origin, uris in listener.uris.items():
+                found.setdefault(origin, []).extend(uris.values())
+        return collections.defaultdict(lambda: list(anywhere), found)
+
+    def _permit(
+        self, bound: bind.Bound, origin: Origin, askers: Mapping[Origin, list[identity.User | None]]
+    ) -> decision.Permit | None:
+        named = [None, *(user for user in askers[origin] if user is not None)]
+        whose = [user for user in named if not origin[2] or (user is not None and user.id == origin[2])]
+        permit = self._first(bound, origin[0], origin[1] or None, whose)
+        return permit if permit is not None and origin_of(permit) == origin else None
+
+    def _first(
+        self,
+        bound: bind.Bound,
+        server: names.ServerId,
+        credential: str | None,
+        whose: Iterable[identity.User | None],
+    ) -> decision.Permit | None:
+        """Leave to ask a server in nobody's name, or in the first of these that will do and has not expired."""
+        now = self._wall()
+        for user in whose:
+            if user is not None and users.present(user, now) is None:
+                continue
+            permit = decide.permit_listing(bound, server, credential=credential, user=user)
+            if isinstance(permit, decision.Permit):
+                return permit
+            if permit.reason is not decision.Reason.USER_REQUIRED and user is None:
+                return None
+        return None
 
     async def close(self) -> None:
         """Ends every source."""
@@ -270,12 +331,17 @@ class Audience:
 
 def _same_way(one: decision.Permit, other: decision.Permit) -> bool:
     """Whether both lead to the same place with the same credential: other rules are no reason to hang up."""
-    return one.server.endpoint == other.server.endpoint and one.credential == other.credential
+    same_user = one.call.user == other.call.user
+    return same_user and one.server.endpoint == other.server.endpoint and one.credential == other.credential
 
 
 def origin_of(permit: decision.Permit) -> Origin:
     """Where what a permit is about is heard."""
-    return permit.server.id, permit.credential.name if permit.credential is not None else ""
+    entry, user = permit.credential, permit.call.user
+    if entry is None:
+        return permit.server.id, "", ""
+    own = user is not None and isinstance(entry.source, snapshot.TokenExchange)
+    return permit.server.id, entry.name, user.id if own and user is not None else ""
 
 
 def covers(subscribed: str, uri: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
-from outrider import bind, call, decision, names
+from outrider import bind, call, decision, identity, names
 from outrider_sidecar import (
     agents,
     audience,
@@ -54,7 +54,7 @@ class Listeners:
         parts = wiring.parts
         followed = following.Parts(parts.upstream, parts.credentials, parts.clock, wiring.jitter)
         heard = sources.Parts(followed, parts.servers)
-        self._audience = audience.Audience(heard, wiring.current, wiring.catalogue)
+        self._audience = audience.Audience(heard, wiring.current, wiring.catalogue, wall=parts.wall)
         desk = subscriptions.Desk(parts, wiring.desk, self._audience, wiring.catalogue, wiring.ids)
         self._modern = subscriptions.Subscriptions(desk, call_later=wiring.call_later)
         self._legacy = speaking.Speaking(
@@ -75,9 +75,15 @@ class Listeners:
             conventions.UNSUBSCRIBE: self._legacy.unsubscribe,
         }
 
-    def hear(self, agent: agents.Agent, request: exchange.Request, reply: exchange.Reply) -> None:
-        """GET of a session: the stream of a legacy agent."""
-        self._legacy.hear(agent, request, reply)
+    def hear(
+        self,
+        agent: agents.Agent,
+        request: exchange.Request,
+        reply: exchange.Reply,
+        user: identity.User | None = None,
+    ) -> None:
+        """GET of a session: the stream of a legacy agent, which hears of lists as this user sees them."""
+        self._legacy.hear(agent, request, reply, user)
 
     def offer(self, agent: agents.Agent, message: bytes) -> bool:
         """Says something to a legacy agent on the stream of its session; False when nobody would hear it."""

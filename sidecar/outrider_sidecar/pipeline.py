@@ -185,7 +185,7 @@ class Pipeline:
         """GET: the rest of an answer that comes in instalments, or the stream of the session."""
         last = next((value for name, value in request.headers if name == b"last-event-id"), b"")
         if not last or not self.calls.answers.take_up(agent, last.decode("latin-1"), reply, user=user):
-            self.listeners.hear(agent, request, reply)
+            self.listeners.hear(agent, request, reply, user)
 
     def _dropped(self, agent: agents.Agent) -> None:
         """An agent's session is over, or forgotten to make room: nothing of it stays open."""

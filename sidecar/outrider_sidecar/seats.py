@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from outrider import call, decision, names, snapshot
+from outrider import call, decision, identity, names, snapshot
 from outrider_sidecar import (
     agents,
     channels,
@@ -47,7 +47,7 @@ class Standing:
 
         `view` is what is in force of it now: what it may ask may have been narrowed since the session was opened.
         """
-        subject = call.Call(self.permit.call.server, "", method=call.Method.LIST)
+        subject = call.Call(self.permit.call.server, "", method=call.Method.LIST, user=self.permit.call.user)
         return dataclasses.replace(
             self.permit,
             call=subject,
@@ -104,6 +104,14 @@ class Seat:
         for origin, standing in self.standings.items():
             if active and origin not in self._followers:
                 self._followers[origin] = self._follower(origin, standing)
+
+    def heard_as(self, user: identity.User | None) -> None:
+        """Whose lists it hears of from now on."""
+        if user != self.listener.user:
+            if self._joined:
+                self._desk.audience.leave(self.listener)
+                self._joined = False
+            self.listener.user = user
 
     def _follower(self, origin: hub.Origin, standing: Standing) -> following.Follower:
         def hear(message: jsonrpc.Answer) -> None:
@@ -170,8 +178,12 @@ class Seat:
         if message.method != conventions.RESOURCE_UPDATED:
             return False  # progress of no call, and what nobody here knows
         server, uri = standing.permit.server.id, _uri(message)
-        mine = any(origin[0] == server and hub.covers(subscribed, uri) for origin, subscribed in self.watches)
-        return bool(uri) and mine and self._desk.audience.may_hear(server, uri)
+        heard_as = {
+            watch.permit.call.user
+            for (origin, subscribed), watch in self.watches.items()
+            if origin[0] == server and hub.covers(subscribed, uri)
+        }
+        return bool(uri) and any(self._desk.audience.may_hear(server, uri, user) for user in heard_as)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
-from outrider import audit, bind, call, decide, decision, names
+from outrider import audit, bind, call, decide, decision, identity, names
 from outrider_sidecar import (
     agents,
     answers,
@@ -84,8 +84,14 @@ class Speaking:
 
     # What agents do -----------------------------------------------------------------------------------------------------
 
-    def hear(self, agent: agents.Agent, request: exchange.Request, reply: exchange.Reply) -> None:
-        """GET: the stream of an agent's session."""
+    def hear(
+        self,
+        agent: agents.Agent,
+        request: exchange.Request,
+        reply: exchange.Reply,
+        user: identity.User | None = None,
+    ) -> None:
+        """GET: the stream of an agent's session, which hears of lists as this user sees them."""
         server, bound = local.server_of(agent.endpoint), self._current.bound
         held = bound.servers.get(server) if bound is not None and server is not None else None
         if not streams.accepted(request.headers).sse:
@@ -95,7 +101,9 @@ class Speaking:
         elif server is not None and (held is None or not held.in_sight):
             answers.not_found().give(reply)
         else:
-            self._seat(agent).channel.attach(reply)
+            seat = self._seat(agent)
+            seat.heard_as(user)
+            seat.channel.attach(reply)
 
     def offer(self, agent: agents.Agent, message: bytes) -> bool:
         """Says something to an agent on its own stream; False when it has none and nobody will come."""
@@ -127,7 +135,12 @@ class Speaking:
             answers.json(error).give(visit.reply)
             return None
         subject = call.Call(
-            visit.server or names.ServerId("", ""), uri, None, call.Kind.RESOURCE, call.Method.SUBSCRIBE
+            visit.server or names.ServerId("", ""),
+            uri,
+            None,
+            call.Kind.RESOURCE,
+            call.Method.SUBSCRIBE,
+            visit.user,
         )
         seat = self._seat(agent)
         verdict = decide.decide(bound, subject, self._desk.parts.ledger, now=self._desk.parts.wall())
@@ -178,7 +191,7 @@ class Speaking:
         self, visit: visits.Visit, seat: seats.Seat, watch: watches.Watch, heard: errands.Heard
     ) -> None:
         """The server says no: in its own words, if it has any."""
-        seat.listener.uris.get(hub.origin_of(watch.permit), set()).discard(watch.uri)
+        seat.listener.uris.get(hub.origin_of(watch.permit), {}).pop(watch.uri, None)
         if heard.answer is not None:
             watch.close(_R.UPSTREAM_ERROR)
             body = jsonrpc.error_raw(visit.subject.id, heard.answer.payload)
@@ -216,7 +229,7 @@ class Speaking:
         origin, uri = key
         seat.agent.subscriptions.discard((origin[0], uri))
         if uri in seat.listener.uris.get(origin, ()):
-            seat.listener.uris[origin].discard(uri)
+            del seat.listener.uris[origin][uri]
             self._desk.audience.rearrange()
         elif origin in seat.standings:
             deadline = self._desk.parts.clock() + sources.CONTACT_SECONDS
@@ -249,7 +262,7 @@ class Speaking:
             lent = await parts.credentials.lend(permit)
             leg = await parts.servers.leg(permit, lent, _client(seat.agent), deadline=deadline)
             if leg.session is None:
-                seat.listener.uris.setdefault(hub.origin_of(permit), set()).add(permit.call.name)
+                seat.listener.uris.setdefault(hub.origin_of(permit), {})[permit.call.name] = permit.call.user
                 return None
             head, body = sources.about(leg, leg.session, method, permit.call.name)
             errand = errands.Errand(leg.server, permit, lent, deadline)
@@ -353,7 +366,9 @@ class Speaking:
             if server is not None and (held is None or not held.in_sight):
                 seat.channel.part()
             for key in [
-                each for each in seat.watches if not self._desk.audience.may_hear(each[0][0], each[1])
+                key
+                for key, watch in seat.watches.items()
+                if not self._desk.audience.may_hear(key[0][0], key[1], watch.permit.call.user)
             ]:
                 self._desk.parts.spawn(self._stop(seat, key, _R.NOT_ALLOWED, "policy has changed"))
 

@@ -59,7 +59,7 @@ class _Stream:
     def __init__(self, visit: visits.Visit, out: streams.Outgoing, kinds: frozenset[call.Kind]) -> None:
         self.visit = visit
         self.out = out
-        self.listener = audience.Listener(visit.server, kinds, self._tell)
+        self.listener = audience.Listener(visit.server, kinds, self._tell, visit.user)
         self.watches: list[watches.Watch] = []
         self._early: list[bytes] | None = []
 
@@ -163,7 +163,9 @@ class Subscriptions:
         for uri in uris:
             if visit.server is None or desk.room.full or not subscribes(desk.catalogue, visit.server):
                 continue
-            subject = call.Call(visit.server, uri, None, call.Kind.RESOURCE, call.Method.SUBSCRIBE)
+            subject = call.Call(
+                visit.server, uri, None, call.Kind.RESOURCE, call.Method.SUBSCRIBE, visit.user
+            )
             verdict = decide.decide(bound, subject, desk.parts.ledger, now=desk.parts.wall())
             if isinstance(verdict, decision.Permit):
                 about = dataclasses.replace(visit.about, request_id=desk.ids.next())
@@ -172,7 +174,7 @@ class Subscriptions:
                 except watches.Unrecorded:
                     continue
                 origin = audience.origin_of(verdict)
-                stream.listener.uris.setdefault(origin, set()).add(uri)
+                stream.listener.uris.setdefault(origin, {})[uri] = visit.user
             elif isinstance(verdict, decision.Refusal):
                 desk.refusals.noted(visit, verdict, bound, event=desk.ids.next())
 
@@ -201,7 +203,8 @@ class Subscriptions:
             if server is not None and (held is None or not held.in_sight):
                 self._end(stream, _R.NOT_ALLOWED, "the server may not be seen any more")
             elif not all(
-                self._desk.audience.may_hear(watch.permit.server.id, watch.uri) for watch in stream.watches
+                self._desk.audience.may_hear(watch.permit.server.id, watch.uri, watch.permit.call.user)
+                for watch in stream.watches
             ):
                 self._end(stream, _R.NOT_ALLOWED, "policy has changed")
 

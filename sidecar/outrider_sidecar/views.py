@@ -11,14 +11,14 @@ import collections
 import hashlib
 from collections.abc import Iterable, Iterator
 
-from outrider import bind, call, decide, names
+from outrider import bind, call, decide, identity, names
 
 Place = tuple[names.ServerId | None, call.Kind]
 """The list of a kind at an endpoint; None is the merged one."""
 
 
-def shown(bound: bind.Bound, place: Place) -> bytes | None:
-    """A digest of what a list shows; None while what it will show is not known, because a server was not asked yet."""
+def shown(bound: bind.Bound, place: Place, user: identity.User | None = None) -> bytes | None:
+    """A digest of what a list shows to a user; None while what it will show is not known, because a server was not asked yet."""
     server, kind = place
     chosen = (
         bound.servers.values()
@@ -30,24 +30,25 @@ def shown(bound: bind.Bound, place: Place) -> bytes | None:
     if not any(held.observed(kind) or not decide.asked(held, kind) for held in chosen) and chosen:
         return None
     made = hashlib.sha256()
-    for target in _listed(bound, place):
+    for target in _listed(bound, place, user):
         raw = b"" if target.definition is None else target.definition.raw
         for part in (target.exposed.encode(), raw):
             made.update(b"%d:" % len(part) + part)
     return made.digest()
 
 
-def _listed(bound: bind.Bound, place: Place) -> Iterator[bind.Target]:
+def _listed(bound: bind.Bound, place: Place, user: identity.User | None) -> Iterator[bind.Target]:
     server, kind = place
-    yield from decide.listed(bound, server, kind)
+    yield from decide.listed(bound, server, kind, user)
     if kind is call.Kind.RESOURCE:
-        yield from decide.templates(bound, server)
+        yield from decide.templates(bound, server, user)
 
 
 class Views:
-    """The lists that somebody watches, and what each showed when it was last looked at."""
+    """The lists that somebody watches as one user, or as nobody, and what each showed when it was last looked at."""
 
-    def __init__(self) -> None:
+    def __init__(self, user: identity.User | None = None) -> None:
+        self._user = user
         self._watchers: collections.Counter[Place] = collections.Counter()
         self._shown: dict[Place, bytes | None] = {}
 
@@ -59,7 +60,7 @@ class Views:
         for place in places:
             self._watchers[place] += 1
             if place not in self._shown:
-                self._shown[place] = shown(bound, place)
+                self._shown[place] = shown(bound, place, self._user)
 
     def leave(self, places: Iterable[Place]) -> None:
         """One watcher less."""
@@ -73,7 +74,7 @@ class Views:
         """Which of them show something else than when this was last asked."""
         found = set()
         for place in self._watchers:
-            before, after = self._shown[place], shown(bound, place)
+            before, after = self._shown[place], shown(bound, place, self._user)
             if after is None or after == before:
                 continue
             self._shown[place] = after
