@@ -17,6 +17,7 @@ from typing import Any
 from authlib.common.security import generate_token
 from authlib.oauth2 import rfc6749, rfc7523, rfc9068
 from authlib.oauth2.rfc6749 import errors, grants
+from joserfc import errors as jose_errors
 from joserfc import jwk, jwt
 
 METHODS = ("client_secret_basic", "client_secret_post", "private_key_jwt")
@@ -142,6 +143,15 @@ class _Assertion(rfc7523.JWTBearerClientAssertion):
         fresh = jti not in self._seen
         self._seen.add(jti)
         return fresh and claims["exp"] - time.time() < 120
+
+    def process_assertion_claims(self, assertion, resolve_key):
+        """As the library's, with the algorithms that its default leaves out."""
+        try:
+            token = jwt.decode(assertion, resolve_key, algorithms=["RS256", "PS256", "ES256", "EdDSA"])
+        except jose_errors.JoseError as error:
+            raise errors.InvalidClientError(description="a bad assertion") from error
+        self.verify_claims(token.claims)
+        return token.claims
 
     def resolve_client_public_key(self, client):
         return jwk.import_key(client.key, client.key_type)

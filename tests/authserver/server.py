@@ -35,13 +35,16 @@ def _first_key() -> jwk.Key:
 class AuthServer:
     """One issuer. `start` it, `close` it at the end; `oauth` is Authlib's side of it: clients, lifetime, what was issued."""
 
-    def __init__(self, *, host: str = "127.0.0.1", tls: pathlib.Path | None = None) -> None:
-        """`tls`: a folder for an authority of its own; `ca_pem` is then what to trust."""
+    def __init__(
+        self, *, host: str = "127.0.0.1", tls: pathlib.Path | None = None, name: str | None = None
+    ) -> None:
+        """`tls`: a folder for an authority of its own; `ca_pem` is then what to trust. `name`: what `host` is called, if it is."""
         self._socket = socket.create_server((host, 0))
         self.port = self._socket.getsockname()[1]
-        self._keys = certs.Authority.make(tls, [host]) if tls is not None else None
+        name = name or host
+        self._keys = certs.Authority.make(tls, [name]) if tls is not None else None
         self.ca_pem = self._keys.ca_file.read_text() if self._keys is not None else None
-        self.issuer = f"{'https' if tls else 'http'}://{host}:{self.port}"
+        self.issuer = f"{'https' if tls else 'http'}://{name}:{self.port}"
         self.oauth = protocol.Server(self.issuer)
         self.oauth.keys = jwk.KeySet([_first_key()])
         self.oauth.subject_audience = AUDIENCE
