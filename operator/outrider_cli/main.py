@@ -37,6 +37,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "command",
         "Show the pods of a file with the sidecar in them, as the webhook would write them.",
     ),
+    "vault-policy": (
+        "outrider_cli.vault_policy",
+        "command",
+        "Print the roles and policies that a Vault admin applies.",
+    ),
     "version": ("outrider_cli.version", "command", "Say which version this is and what it speaks."),
 }
 """Name -> (module, attribute, one line of help)."""

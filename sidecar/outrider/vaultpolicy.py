@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from outrider import names, snapshot
+from outrider.compile import lending
 
 AUDIENCE = "vault.outrider.dev"
-WORKLOAD_ROLE = "outrider"
+WORKLOAD_ROLE = lending.WORKLOAD_ROLE
 """The one role whose policy is a template: each workload's namespace reads below its own name."""
 
 _LIVES = {"token_ttl": "10m", "token_max_ttl": "24h"}
