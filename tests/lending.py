@@ -60,7 +60,7 @@ class Place:
         self.loan = loans.Loan(value, str(int(self.loan.version) + 1), expires_at)
 
     def at_hand(self, wanted: loans.Wanted) -> loans.Loan | None:
-        return self.seen
+        return self.seen if not self.wanted or wanted.user is self.wanted[-1].user else None
 
     async def fetch(self, wanted: loans.Wanted, *, refused: str | None = None) -> loans.Loan:
         self.fetched.append(refused)

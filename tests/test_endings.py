@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from outrider import audit, decision
-from outrider_sidecar import endings, exchange, jsonrpc
+from outrider_sidecar import endings, exchange, jsonrpc, legs, loans
 
 R, S = decision.Reason, audit.Status
 MAYBE, NOT = exchange.Sent.MAYBE_SENT, exchange.Sent.NOT_SENT
@@ -88,4 +88,23 @@ def test_error_types_are_empty_for_success_and_constants_otherwise() -> None:
     assert endings.End(R.ALLOWED, S.COMPLETED).error == ""
     assert endings.End(R.TOOL_ERROR, S.COMPLETED).error == "tool_error"
     assert endings.End(R.UPSTREAM_TIMEOUT, S.FAILED).error == "UpstreamTimeout"
-    assert {R.AUDIT_UNAVAILABLE, R.CREDENTIAL_UNAVAILABLE, R.CREDENTIAL_MALFORMED} == endings.OURS
+
+
+def test_what_was_not_sent_for_want_of_a_credential_is_a_refusal_of_ours() -> None:
+    lacking = {R.CREDENTIAL_UNAVAILABLE, R.CREDENTIAL_MALFORMED, R.CREDENTIAL_MISPLACED, R.USER_REQUIRED}
+    assert {R.AUDIT_UNAVAILABLE, *lacking} == endings.OURS
+    end = endings.unlent(
+        loans.Unavailable(R.CREDENTIAL_UNAVAILABLE, "Vault is sealed", retry_after_seconds=3)
+    )
+    assert (end.reason, end.status, end.detail) == (R.CREDENTIAL_UNAVAILABLE, S.NOT_SENT, "Vault is sealed")
+    assert (end.public_detail, end.retry_after_seconds, end.breaking) == ("", 3, False)
+
+
+def test_what_was_sent_before_is_never_said_not_to_have_been() -> None:
+    unmet = endings.unmet(legs.NoLeg(R.UPSTREAM_TIMEOUT, "no answer"))
+    assert (unmet.reason, unmet.status) == (R.UPSTREAM_NOT_READY, S.NOT_SENT)
+    again = endings.sent_before(unmet)
+    assert (again.reason, again.status, again.failed, again.http_status) == (
+        R.UPSTREAM_NOT_READY, S.FAILED, True, 401,
+    )  # fmt: skip
+    assert endings.sent_before(again) is again

@@ -74,7 +74,7 @@ class Way:
     def issue(self, name: str) -> None:
         """The next certificate, as a source would have it after a renewal."""
         made = CA.client(name)
-        self.place.loan = loans.Loan(b"", made.version, certificate=made)
+        self.place.loan, self.place.seen = loans.Loan(b"", made.version, certificate=made), None
 
     async def send(self, *, waits: bool = True, **more: Any) -> flights.Sink:
         sink = flights.Sink()

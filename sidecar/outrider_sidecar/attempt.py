@@ -19,7 +19,6 @@ from outrider_sidecar import (
     asking,
     closing,
     conventions,
-    credentials,
     endings,
     exchange,
     governed,
@@ -28,6 +27,7 @@ from outrider_sidecar import (
     journal,
     jsonrpc,
     legs,
+    loans,
     modern,
     orders,
     passing,
@@ -35,6 +35,7 @@ from outrider_sidecar import (
     polling,
     reading,
     resuming,
+    retries,
     telemetry,
 )
 
@@ -78,7 +79,8 @@ class Attempt:
         self._leg: legs.Leg | None = None
         self._response: jsonrpc.Answer | None = None
         self._cancelled = False
-        self._renewed = False
+        self._renewed = self._refused = False
+        self._lent = exchange.Lent()
         self._patience: patience.Patience | None = None
         endpoint = order.permit.server.endpoint
         self._deadline = order.received + endpoint.call_seconds
@@ -119,9 +121,7 @@ class Attempt:
             parts.journal.intent(parts.writer.intent(self.about, permit, hold))
             self._effort.recorded = True
         except journal.JournalUnavailable as failure:
-            self._complain("the journal cannot be written", failure)
-            if permit.server.audit.on_unavailable_deny:
-                self._conclude(endings.End(_R.AUDIT_UNAVAILABLE, audit.Status.NOT_SENT, detail=str(failure)))
+            if self._unrecorded("the journal cannot be written", failure):
                 return None
         if self._effort.recorded and permit.server.audit.durability is snapshot.Durability.SYNCED:
             return self._after_sync()
@@ -131,13 +131,16 @@ class Attempt:
         try:
             await self._parts.journal.synced()
         except journal.JournalUnavailable as failure:
-            self._complain("the journal cannot be made durable", failure)
-            if self._permit.server.audit.on_unavailable_deny:
-                self._conclude(endings.End(_R.AUDIT_UNAVAILABLE, audit.Status.NOT_SENT, detail=str(failure)))
+            if self._unrecorded("the journal cannot be made durable", failure):
                 return
-        waiting = self._lend()
-        if waiting is not None:
-            await waiting
+        await self._again()
+
+    def _unrecorded(self, text: str, failure: journal.JournalUnavailable) -> bool:
+        """Whether that ends the call."""
+        self._complain(text, failure)
+        if self._permit.server.audit.on_unavailable_deny:
+            self._conclude(endings.End(_R.AUDIT_UNAVAILABLE, audit.Status.NOT_SENT, detail=str(failure)))
+        return self._stage is Stage.ENDED
 
     def _lend(self) -> Coroutine[Any, Any, None] | None:
         if self._cancelled:
@@ -145,41 +148,29 @@ class Attempt:
             return None
         try:
             lent = self._parts.credentials.at_hand(self._permit)
-        except credentials.Unavailable as failure:
+        except loans.Unavailable as failure:
             self._uncredentialed(failure)
             return None
-        if lent is None:
-            return self._fetch()
-        leg = self._parts.servers.leg_at_hand(self._permit, self.subject)
-        if leg is None:
+        if lent is None or (leg := self._parts.servers.leg_at_hand(self._permit, self.subject)) is None:
             return self._meet(lent)
         self._send(leg, lent)
         return None
 
-    async def _fetch(self) -> None:
+    async def _meet(self, lent: exchange.Lent | None) -> None:
+        """Waits for the credential, learns which era the server speaks, opens a session if that takes one; all is kept for later."""
+        meet = self._parts.servers.met
         try:
-            lent = await self._parts.credentials.lend(self._permit)
-        except credentials.Unavailable as failure:
+            leg, lent = await meet(self._permit, self.subject, lent=lent, deadline=self._deadline)
+        except loans.Unavailable as failure:
             self._uncredentialed(failure)
-            return
-        await self._meet(lent)
-
-    async def _meet(self, lent: exchange.Lent) -> None:
-        """Learns which era the server speaks and opens a session if that takes one; both are kept for later calls."""
-        try:
-            leg = await self._parts.servers.leg(self._permit, lent, self.subject, deadline=self._deadline)
         except legs.NoLeg as failure:
-            # A server that could not be met has seen nothing of the call: the agent must not be told "unknown".
-            reason = _R.UPSTREAM_NOT_READY if failure.reason in endings.UNCERTAIN else failure.reason
-            self._conclude(
-                endings.End(reason, audit.Status.NOT_SENT, detail=f"{failure.reason.value}: {failure}")
-            )
-            return
-        self._send(leg, lent)
+            self._conclude(endings.unmet(failure))
+        else:
+            self._send(leg, lent)
 
-    def _uncredentialed(self, failure: credentials.Unavailable) -> None:
+    def _uncredentialed(self, failure: loans.Unavailable) -> None:
         self._complain("no credential can be lent", failure)
-        self._conclude(endings.End(failure.reason, audit.Status.NOT_SENT))
+        self._conclude(endings.unlent(failure))
 
     def _complain(self, text: str, failure: Exception) -> None:
         log.error(text, extra=telemetry.fields(why=str(failure), request=self.about.request_id))
@@ -195,15 +186,9 @@ class Attempt:
         head, body = leg.request(self._permit, self.subject, self._given)
         now = self._parts.clock()
         if not leg.breaker.allow(now):
-            self._conclude(
-                endings.End(
-                    _R.UPSTREAM_BREAKER_OPEN,
-                    audit.Status.NOT_SENT,
-                    detail=f"for {leg.breaker.retry_after(now):.1f} s",
-                )
-            )
+            self._conclude(endings.paused(leg.breaker.retry_after(now)))
             return
-        self._leg = leg
+        self._leg, self._lent = leg, lent
         self._reading = reading.Reading(
             result_bytes_max=closing.bytes_max(self._permit),
             on_message=self._heard, on_end=self._landed, secrets=lent.secrets,
@@ -288,22 +273,35 @@ class Attempt:
             self._response = self._inquiry = None
             leg.breaker.succeeded(now)
             self._parts.servers.forget(leg)
-            self._parts.spawn(self._watched(self._renew()))
+            self._parts.spawn(self._watched(self._again()))
+            return
+        if reading_.status == retries.UNAUTHORIZED and not self._refused and not self._cancelled:
+            self._refused = True
+            leg.breaker.succeeded(now)
+            self._parts.spawn(self._watched(self._renew(leg, failed)))
             return
         if self._asked(leg, reading_.status, now):
             return
-        kind = self._permit.call.kind
-        end = endings.of(self._response, failed, reading_.status, cancelled=self._cancelled, kind=kind)
+        self._end(leg, failed, now)
+
+    def _end(self, leg: legs.Leg, failed: exchange.Failed | None, now: float) -> None:
+        status, kind = self._reading.status if self._reading is not None else None, self._permit.call.kind
+        end = endings.of(self._response, failed, status, cancelled=self._cancelled, kind=kind)
         if self._inquiry is not None and self._inquiry.refusals:
             end = endings.for_want_of_an_answer(end, self._inquiry.refusals[0])
-        leg.doubt(reading_.status, self._response)
-        if end.breaking:
-            leg.breaker.failed(now)
-        elif end.reason is _R.CANCELLED:
-            leg.breaker.released(now)
-        else:
-            leg.breaker.succeeded(now)
+        leg.doubt(status, self._response)
+        end.tell(leg.breaker, now)
         self._conclude(end)
+
+    async def _renew(self, leg: legs.Leg, failed: exchange.Failed | None) -> None:
+        """The server refused the credential: there is a newer one after this, if there is any, and perhaps a second try."""
+        lent = await retries.renewed(self._parts, self._permit, leg, self._lent, deadline=self._deadline)
+        if lent is None or self._cancelled or not retries.repeatable(self._permit):
+            self._end(leg, failed, self._parts.clock())
+            return
+        self._response = self._inquiry = None
+        self._effort.sends += 1
+        await self._meet(lent)
 
     def _asked(self, leg: legs.Leg, status: int | None, now: float) -> bool:
         """The server answered with a question, which is put to the agent in its own era. False when it was none."""
@@ -355,11 +353,12 @@ class Attempt:
             why = "what the call needs was taken away while the server waited for an answer"
             self._conclude(endings.refused(_R.ASK_REFUSED, why, None))
             return None
-        self._permit, self._given, self._response, self._renewed = verdict, given, None, False
+        self._permit, self._given, self._response = verdict, given, None
+        self._renewed = self._refused = False
         self._deadline = min(self._until, now + verdict.server.endpoint.call_seconds)
         return self._lend()
 
-    async def _renew(self) -> None:
+    async def _again(self) -> None:
         waiting = self._lend()
         if waiting is not None:
             await waiting
@@ -388,6 +387,8 @@ class Attempt:
         """Settle, record, count, answer. Exactly once."""
         assert self._stage is not Stage.ENDED, "an attempt ends once"
         self._stage = Stage.ENDED
+        if self._refused:
+            end = endings.sent_before(end)
         if self._inquiry is not None:
             self._inquiry.end()
         closing.close(self._parts, self._order, self._effort, end)

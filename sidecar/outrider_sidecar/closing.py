@@ -19,13 +19,17 @@ _R = decision.Reason
 
 @dataclasses.dataclass(slots=True)
 class Effort:
-    """What an attempt has taken so far: units held, an intent written, the server's time (`sent_at` in loop time), a cost."""
+    """What an attempt has taken so far: units held, an intent written, the server's time (`sent_at` in loop time), a cost.
+
+    `sends`: how often it was sent, or tried to be: again with a newer credential.
+    """
 
     hold: ledger.Hold | None = None
     recorded: bool = False
     sent_at: float | None = None
     upstream_seconds: float = 0.0
     cost: int = 0
+    sends: int = 1
 
 
 def bytes_max(permit: decision.Permit) -> int:
@@ -47,6 +51,7 @@ def close(parts: orders.Parts, order: orders.Order, effort: Effort, end: endings
             status=end.status,
             reason=end.reason.value,
             http_status=end.http_status,
+            sends=effort.sends,
             result=None if result is None else parts.writer.result(permit, result),
             result_bytes=None if result is None else len(result),
             cost=effort.cost,
@@ -106,7 +111,12 @@ def told(order: orders.Order, end: endings.End) -> bytes:
     """What the agent hears: the server's own answer under its id and in its era, or a refusal."""
     subject = order.subject
     if end.answer is None:
-        objection = decision.Objection(end.reason, visible=True, detail=end.public_detail)
+        objection = decision.Objection(
+            end.reason,
+            visible=True,
+            detail=end.public_detail,
+            retry_after_seconds=end.retry_after_seconds,
+        )
         return answers.refused(
             subject, objection, request_id=order.about.request_id, name=order.permit.call.name
         )

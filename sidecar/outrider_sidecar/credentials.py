@@ -136,6 +136,9 @@ class Credentials:
             return None
 
     async def _fetched(self, slot: _Slot, wanted: loans.Wanted) -> loans.Loan:
+        """What is at hand, else what the source has when asked."""
+        if (held := slot.source.at_hand(wanted)) is not None:
+            return held
         try:
             async with asyncio.timeout_at(wanted.deadline + _GRACE_SECONDS):
                 return await slot.source.fetch(wanted)

@@ -9,14 +9,22 @@ from __future__ import annotations
 import dataclasses
 
 from outrider import audit, call, decision
-from outrider_sidecar import breaker, exchange, jsonrpc, modern
+from outrider_sidecar import breaker, exchange, jsonrpc, legs, loans, modern
 
 _R = decision.Reason
 
 UNCERTAIN = frozenset({_R.UPSTREAM_TIMEOUT, _R.UPSTREAM_PROTOCOL_ERROR, _R.UPSTREAM_TOO_LARGE})
 """Ends whose words say that the call may have been made: wrong for anything that happened before it was sent."""
 
-OURS = frozenset({_R.AUDIT_UNAVAILABLE, _R.CREDENTIAL_UNAVAILABLE, _R.CREDENTIAL_MALFORMED})
+OURS = frozenset(
+    {
+        _R.AUDIT_UNAVAILABLE,
+        _R.CREDENTIAL_UNAVAILABLE,
+        _R.CREDENTIAL_MALFORMED,
+        _R.CREDENTIAL_MISPLACED,
+        _R.USER_REQUIRED,
+    }
+)
 """Ends that are refusals of ours, though there was a Permit."""
 
 
@@ -25,7 +33,7 @@ class End:
     """For the journal, the ledger, the metrics and the answer. `answer` is what the server said, if it said anything.
 
     `failed` is what pricing calls an error (`onError`); `http_status` the server's, None when there was none. `asks` is True
-    when the server answered well, but with a question to its client.
+    when the server answered well, but with a question to its client. `retry_after_seconds`: it is no use to try again before.
     """
 
     reason: decision.Reason
@@ -35,12 +43,22 @@ class End:
     failed: bool = False
     http_status: int | None = None
     asks: bool = False
+    retry_after_seconds: float | None = None
 
     @property
     def public_detail(self) -> str:
         """Details that help a model and tell it nothing about where we run."""
         helps = self.asks or self.reason in (_R.UPSTREAM_BREAKER_OPEN, _R.UPSTREAM_REDIRECTS)
         return self.detail if helps else ""
+
+    def tell(self, health: breaker.Breaker, now: float) -> None:
+        """What it says of the server's health; `now` in loop time."""
+        if self.breaking:
+            health.failed(now)
+        elif self.reason is _R.CANCELLED:
+            health.released(now)
+        else:
+            health.succeeded(now)
 
     @property
     def breaking(self) -> bool:
@@ -77,6 +95,36 @@ def of(
     detail = "the answer held no response to this call" if status == 200 else f"HTTP status {status}"
     return End(
         _R.UPSTREAM_PROTOCOL_ERROR, audit.Status.FAILED, detail=detail, failed=True, http_status=status
+    )
+
+
+def unlent(failure: loans.Unavailable) -> End:
+    """No credential could be lent, so nothing was sent. Why is for the journal and the log; the agent is told when to try again."""
+    return End(
+        failure.reason,
+        audit.Status.NOT_SENT,
+        detail=str(failure),
+        retry_after_seconds=failure.retry_after_seconds,
+    )
+
+
+def unmet(failure: legs.NoLeg) -> End:
+    """A server that could not be met has seen nothing of the call: the agent must not be told "unknown"."""
+    reason = _R.UPSTREAM_NOT_READY if failure.reason in UNCERTAIN else failure.reason
+    return End(reason, audit.Status.NOT_SENT, detail=f"{failure.reason.value}: {failure}")
+
+
+def paused(seconds: float) -> End:
+    """The server failed too often of late."""
+    return End(_R.UPSTREAM_BREAKER_OPEN, audit.Status.NOT_SENT, detail=f"for {seconds:.1f} s")
+
+
+def sent_before(end: End) -> End:
+    """Of a request that the server had refused (401) before it could not be sent again: it was sent, and is settled as such."""
+    if end.status is not audit.Status.NOT_SENT:
+        return end
+    return dataclasses.replace(
+        end, status=audit.Status.FAILED, failed=True, http_status=end.http_status or 401
     )
 
 

@@ -101,7 +101,7 @@ def no_leg(heard: Heard) -> legs.NoLeg:
     if heard.failed is not None:
         return legs.NoLeg(heard.failed.reason, heard.failed.detail)
     if heard.status in (401, 403):
-        return legs.NoLeg(_R.UPSTREAM_UNAUTHORIZED, f"HTTP status {heard.status}")
+        return legs.NoLeg(_R.UPSTREAM_UNAUTHORIZED, f"HTTP status {heard.status}", status=heard.status)
     if heard.answer is not None and heard.answer.kind is jsonrpc.AnswerKind.ERROR:
         return legs.NoLeg(
             _R.UPSTREAM_PROTOCOL_ERROR, "the server answered our handshake or list with an error"

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from outrider import decision, snapshot
+from outrider import decision, identity, snapshot
 from outrider_sidecar import (
     agents,
     asked,
@@ -34,11 +34,12 @@ _NOT_THIS_ERA = frozenset({400, 404, 405, 406, 415, 422, 501})
 
 
 class NoLeg(Exception):
-    """A server could not be met. `reason` is for the caller, the text for the log and the journal."""
+    """A server could not be met. `reason` is for the caller, the text for the log and the journal; `status` is the server's."""
 
-    def __init__(self, reason: decision.Reason, text: str) -> None:
+    def __init__(self, reason: decision.Reason, text: str, *, status: int | None = None) -> None:
         super().__init__(text)
         self.reason = reason
+        self.status = status
 
 
 class Client(Protocol):
@@ -72,13 +73,17 @@ class Proxy:
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Session:
-    """A handshake with a server: `id` None when it keeps no sessions. `version` as negotiated. `roots`: it may ask for roots."""
+    """A handshake with a server: `id` None when it keeps no sessions. `version` as negotiated. `roots`: it may ask for roots.
+
+    `user` is the one in whose call it was opened, for taking leave; with a token only if the credential was made of it.
+    """
 
     key: str
     id: bytes | None
     version: str
     introduction: introductions.Introduction = dataclasses.field(default_factory=introductions.Introduction)
     roots: bool = False
+    user: identity.User | None = None
 
 
 @dataclasses.dataclass(slots=True)

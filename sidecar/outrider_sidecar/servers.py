@@ -27,6 +27,8 @@ from outrider_sidecar import (
     legacy,
     legs,
     lists,
+    loans,
+    retries,
     telemetry,
 )
 from outrider_sidecar import current as in_force
@@ -96,6 +98,25 @@ class Servers:
         server.sessions.move_to_end(session.key)
         return legs.Leg(server, session, server.mint())
 
+    async def met(
+        self, permit: decision.Permit, client: legs.Client, *, deadline: float, lent: exchange.Lent | None = None
+    ) -> tuple[legs.Leg, exchange.Lent]:  # fmt: skip
+        """The way there and what is lent for it, once more with a newer credential when the server refuses (401) to be met.
+
+        `lent` is what is at hand, if it is. Raises NoLeg and loans.Unavailable.
+        """
+        if lent is None:
+            lent = await self._credentials.lend(permit, deadline=deadline)
+        try:
+            return await self.leg(permit, lent, client, deadline=deadline), lent
+        except legs.NoLeg as failure:
+            if failure.status != retries.UNAUTHORIZED:
+                raise
+            fresh = await self._credentials.renewed(permit, lent, deadline=deadline)
+            if fresh is None:
+                raise
+        return await self.leg(permit, fresh, client, deadline=deadline), fresh
+
     async def leg(
         self, permit: decision.Permit, lent: exchange.Lent, client: legs.Client, *, deadline: float
     ) -> legs.Leg:
@@ -164,6 +185,9 @@ class Servers:
         self, server: legs.Server, session: legs.Session, permit: decision.Permit, client: legs.Client
     ) -> Coroutine[Any, Any, None] | None:
         server.sessions[session.key] = session
+        user = permit.call.user
+        if user is not None:
+            session.user = user if _owner(permit) is not None else dataclasses.replace(user, token="")
         while len(server.sessions) > SESSIONS_MAX:
             server.sessions.popitem(last=False)
         return None if client.agent is None else self.opened(client.agent, permit, session)
@@ -176,7 +200,7 @@ class Servers:
             return
         try:
             lent = await self._credentials.lend(permit)
-        except credentials.Unavailable:
+        except loans.Unavailable:
             return  # without the credential the server would not listen
         errand = errands.Errand(leg.server, permit, lent, self._clock() + CANCEL_SECONDS)
         await self.errands.run(errand, legacy.head(leg.session.id, leg.session.version), body, method)
@@ -212,12 +236,14 @@ class Servers:
     ) -> None:  # fmt: skip
         """One message in a session, or its farewell; nothing when the server may not be asked any more."""
         body, method = said
-        permit = decide.permit_listing(bound, server_id, credential=session.key.partition("\0")[2] or None)
+        permit = decide.permit_listing(
+            bound, server_id, credential=session.key.split("\0")[1] or None, user=session.user
+        )
         if not isinstance(permit, decision.Permit):
             return
         try:
             lent = await self._credentials.lend(permit)
-        except credentials.Unavailable:
+        except loans.Unavailable:
             return  # without the credential the server would not listen; its own time limit ends the session
         errand = errands.Errand(server, permit, lent, self._clock() + CANCEL_SECONDS)
         await self.errands.run(errand, legacy.head(session.id, session.version), body, method)
@@ -268,32 +294,57 @@ class Servers:
         deadline = self._clock() + CONTACT_SECONDS
         again = CATALOGUE.modern in self._server(permit.server).said
         try:
-            lent = await self._credentials.lend(permit)
-            return await draining.drained(_Peer(self, permit, lent, deadline), kind, again=again)
-        except (credentials.Unavailable, legs.NoLeg) as failure:
+            peer = _Peer(self, self._credentials, permit, deadline)
+            return await draining.drained(peer, kind, again=again)
+        except (loans.Unavailable, legs.NoLeg) as failure:
             raise lists.ListingFailed(failure.reason, str(failure)) from None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class _Peer:
     """`draining.Peer`: one server, met with the credential the proxy's own questions get."""
 
     servers: Servers
+    credentials: credentials.Credentials
     permit: decision.Permit
-    lent: exchange.Lent
     deadline: float
+    lent: exchange.Lent | None = None
 
     async def leg(self) -> legs.Leg:
-        return await self.servers.leg(self.permit, self.lent, CATALOGUE, deadline=self.deadline)
+        leg, self.lent = await self.servers.met(
+            self.permit, CATALOGUE, deadline=self.deadline, lent=self.lent
+        )
+        return leg
 
     async def ask(self, leg: legs.Leg, head: exchange.Headers, body: bytes, method: str) -> errands.Heard:
-        errand = errands.Errand(leg.server, self.permit, self.lent, self.deadline)
-        return await self.servers.errands.run(errand, head, body, method)
+        """Once more with a newer credential, if there is one, when it is refused: nothing here changes anything."""
+        assert self.lent is not None, "there is a leg"
+        heard = await self._run(leg, self.lent, (head, body), method)
+        if heard.status == retries.UNAUTHORIZED:
+            fresh = await self.credentials.renewed(self.permit, self.lent, deadline=self.deadline)
+            if fresh is not None:
+                self.lent = fresh
+                heard = await self._run(leg, fresh, (head, body), method)
+        return heard
+
+    async def _run(
+        self, leg: legs.Leg, lent: exchange.Lent, asked: tuple[exchange.Headers, bytes], method: str
+    ) -> errands.Heard:
+        errand = errands.Errand(leg.server, self.permit, lent, self.deadline)
+        return await self.servers.errands.run(errand, *asked, method)
 
     def forget(self, leg: legs.Leg) -> None:
         self.servers.forget(leg)
 
 
 def _key(permit: decision.Permit, session_key: str) -> str:
-    """Sessions are never shared between agents' sessions, nor between credentials."""
-    return f"{session_key}\0{permit.credential.name if permit.credential is not None else ''}"
+    """Sessions are never shared between agents' sessions, nor between credentials, nor users whose credential is their own."""
+    entry, user = permit.credential, _owner(permit)
+    return f"{session_key}\0{entry.name if entry is not None else ''}" + (f"\0{user.id}" if user else "")
+
+
+def _owner(permit: decision.Permit) -> identity.User | None:
+    """Whose own the credential is, if it is a user's."""
+    entry = permit.credential
+    own = entry is not None and isinstance(entry.source, snapshot.TokenExchange)
+    return permit.call.user if own else None

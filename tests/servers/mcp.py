@@ -38,7 +38,8 @@ class Seen:
 class Peer:
     """`era` is "modern", "legacy" or "sessionless". `broken` answers every request with that status and nothing else.
 
-    `mute` reads requests and never answers.
+    `mute` reads requests and never answers. `accepts`, if not None, are the values of Authorization that are not refused (401);
+    `refused` are those that were.
     """
 
     era: str = "modern"
@@ -46,6 +47,8 @@ class Peer:
     page: int = 1000
     broken: int = 0
     mute: bool = False
+    accepts: set[str] | None = None
+    refused: list[Seen] = dataclasses.field(default_factory=list)
     port: int = 0
     seen: list[Seen] = dataclasses.field(default_factory=list)
     sessions: set[str] = dataclasses.field(default_factory=set)
@@ -275,7 +278,10 @@ async def _answer(line: Line, seen: Seen) -> None:
         peer.muted.set()
         await line.until_gone()
         raise ConnectionResetError
-    if peer.broken:
+    if peer.accepts is not None and seen.headers.get("authorization", "") not in peer.accepts:
+        peer.refused.append(seen)
+        await BEHAVIOURS["unauthorized"](line, seen)
+    elif peer.broken:
         await line.say(b"", status=b"%d Broken" % peer.broken)
     elif peer.era == "modern":
         await _modern(line, seen)
