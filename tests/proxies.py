@@ -27,7 +27,7 @@ from outrider_sidecar import (
     credentials,
     current,
     door,
-    fetching,
+    fetcher,
     ids,
     journal,
     ledger,
@@ -314,7 +314,7 @@ async def running(
         writer=records.Writer(kept.key), telemetry=tele, clock=loop.time, wall=time.time, spawn=spawn,
     )  # fmt: skip
     limits_ = pipeline.Limits(calls_max=calls_max)
-    verifier = users.Users(fetching.Fetcher(loop, network=network), clock=loop.time, wall=time.time)
+    verifier = users.Users(fetcher.AiohttpFetcher(loop, network=network), clock=loop.time, wall=time.time)
     served = pipeline.Pipeline(parts, _gate(known, verifier), current=held, limits=limits_)
     made = World(folder, parts, held, known, served, tasks=tasks, users=verifier)
     made.door = await door.serve(served, host="127.0.0.1", port=0, limits=door.DoorLimits())

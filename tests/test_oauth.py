@@ -14,7 +14,7 @@ from tests.authserver import canned
 from tests.servers import flights, upstreams
 
 from outrider import decision, snapshot
-from outrider_sidecar import fetching, oauth
+from outrider_sidecar import fetcher, oauth
 
 R = decision.Reason
 
@@ -351,7 +351,7 @@ def test_a_token_without_an_end_or_with_a_far_one_ends_after_five_minutes_or_a_d
 
 @pytest.mark.parametrize("name", ["hang", "slow_head", "half_close", "reset", "trickle"])
 def test_a_broken_server_is_an_unavailable_credential(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(fetching, "SECONDS_MAX", 0.5)
+    monkeypatch.setattr(fetcher, "SECONDS_MAX", 0.5)
 
     async def main():
         async with upstreams.running(name) as server, granting.sources(tmp_path) as by:

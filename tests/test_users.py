@@ -14,7 +14,7 @@ from tests.corpus import usertokens
 from tests.servers import flights, idp
 
 from outrider import identity
-from outrider_sidecar import fetching, keysets, tokens, users
+from outrider_sidecar import fetcher, keysets, tokens, users
 
 F = tokens.Flaw
 
@@ -50,10 +50,10 @@ async def verifying(hands=None, **given):
 
 def made_by(hands=None):
     loop = asyncio.get_running_loop()
-    fetcher = fetching.Fetcher(loop, network=lambda: flights.LAPTOP)
+    asking = fetcher.AiohttpFetcher(loop, network=lambda: flights.LAPTOP)
     clock = loop.time if hands is None else (lambda: hands.loop)
     return users.Users(
-        _Now(fetcher, clock), clock=clock, wall=time.time if hands is None else lambda: hands.wall
+        _Now(asking, clock), clock=clock, wall=time.time if hands is None else lambda: hands.wall
     )
 
 

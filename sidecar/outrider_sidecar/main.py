@@ -30,7 +30,7 @@ from outrider_sidecar import (
     credentials,
     current,
     door,
-    fetching,
+    fetcher,
     files,
     ids,
     introductions,
@@ -95,7 +95,7 @@ class Proxy:
             entropy=os.urandom,
         )
         self._lenders = lenders.Lenders(clock=loop.time, secrets_dir=chosen.secrets_dir)
-        self._fetcher = fetching.Fetcher(loop, network=self._network, own=self._own)
+        self._fetcher = fetcher.AiohttpFetcher(loop, network=self._network, own=self._own)
         self._users = users.Users(self._fetcher, clock=loop.time, wall=time.time)
         lender = self._credentials = credentials.Credentials(self._lenders.sources, clock=loop.time)
         self._servers = servers.Servers(
