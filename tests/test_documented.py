@@ -8,7 +8,7 @@ import json
 import pytest
 
 from outrider import decision, documented, podnotes
-from outrider_operator import conditions, events
+from outrider_operator import events, reasons
 
 
 class Colour(documented.Documented):
@@ -26,7 +26,7 @@ def test_a_member_without_a_sentence_cannot_be_made() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [decision.Reason, conditions.Reason, events.Reason, podnotes.Label, podnotes.Annotation]
+    "kind", [decision.Reason, reasons.Reason, events.Reason, podnotes.Label, podnotes.Annotation]
 )
 def test_every_one_of_ours_says_what_it_means(kind: type[documented.Documented]) -> None:
     assert [each for each in kind if not each.doc.strip(" ") or each.doc[0].islower()] == []

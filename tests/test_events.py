@@ -30,6 +30,8 @@ def status(*, generation=1, **conditions):
 GOOD = status(Accepted=("True", "Accepted"), Programmed=("True", "Programmed"))
 BAD = status(Accepted=("False", "Invalid"), Programmed=("False", "NotAccepted"))
 AWAY = status(Reachable=("False", "Unreachable"))
+FAILING = status(CredentialsReady=("False", "CredentialsFailing"))
+EXPIRING = status(CredentialsReady=("True", "CredentialsExpiring"))
 REFUSED = status(Accepted=("True", "Accepted"), Programmed=("False", "Rejected"))
 
 
@@ -54,6 +56,12 @@ REFUSED = status(Accepted=("True", "Accepted"), Programmed=("False", "Rejected")
         (status(Reachable=("Unknown", "NotProbed")), AWAY, [("Warning", "Unreachable")]),
         (AWAY, AWAY, []),
         (AWAY, status(Reachable=("True", "Reachable")), [("Normal", "Reachable")]),
+        (GOOD, FAILING, [("Warning", "CredentialsFailing")]),
+        (FAILING, FAILING, []),
+        (FAILING, status(CredentialsReady=("True", "CredentialsReady")), [("Normal", "CredentialsReady")]),
+        (GOOD, EXPIRING, [("Warning", "CredentialsExpiring")]),
+        (EXPIRING, EXPIRING, []),
+        (FAILING, EXPIRING, [("Warning", "CredentialsExpiring")]),
         ({"conditions": "garbage"}, GOOD, []),
     ],
 )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 
 import pytest
@@ -76,6 +77,44 @@ def test_another_replica_knows_the_same_after_what_was_carried() -> None:
     there.carried().merge("outrider-0", told)
     assert there.seen()[CRM].tools == TOOLS
     assert here.carried().summary(upto)[1] == upto, "nothing is new after that"
+
+
+def lending(state: str = "Failing", why: str = "sealed") -> bytes:
+    row = reports.Lending(server=str(CRM), credential="token", state=state, why=why)  # type: ignore[arg-type]
+    return reports.encode(reports.Report(credentials=(row,)))
+
+
+def test_how_credentials_fare_is_known_and_carried_with_what_is_seen_of_servers() -> None:
+    here, there = made(), made()
+    here.reported(principal(("sales", "bot"), "bot-1"), lending())
+    assert [each.why for each in here.lent()[CRM]] == ["sealed"]
+    assert here.troubles()["uid-bot-1"][0]["credential"] == "token"
+    told, upto = here.carried().summary(0)
+    assert upto == here.carried().revision()
+    there.carried().merge("outrider-0", told)
+    assert there.lent() == here.lent()
+    assert b"sealed" not in here.carried().summary(upto)[0], "it is told once"
+    there.carried().merge("outrider-0", here.carried().summary(upto)[0])
+    assert there.lent() == here.lent(), "that nothing is new takes nothing back"
+    here.reported(principal(("sales", "bot"), "bot-1"), lending("Recovered"))
+    told, upto = here.carried().summary(upto)
+    there.carried().merge("outrider-0", told)
+    assert there.lent()[CRM][0].failing == 0
+
+
+def test_a_workload_says_nothing_of_credentials_of_servers_it_may_not_use() -> None:
+    subject = made()
+    subject.reported(principal(("evil", "bot"), "bot-1"), lending())
+    assert (subject.lent(), subject.troubles()) == ({}, {})
+
+
+def test_what_an_older_replica_carries_are_sightings_alone_and_count() -> None:
+    here, there = made(), made()
+    here.reported(principal(PROBER, "prober-1"), body())
+    there.carried().merge(
+        "outrider-0", json.dumps(json.loads(here.carried().summary(0)[0])["sightings"]).encode()
+    )
+    assert there.seen()[CRM].tools == TOOLS
 
 
 def test_what_another_version_carries_is_left_aside_and_said(caplog: pytest.LogCaptureFixture) -> None:

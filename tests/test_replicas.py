@@ -28,7 +28,7 @@ class Replica:
     def __init__(self, name, folder):
         self.name, self.folder, self.port = name, folder, 0
         self.leading, self.holder, self.allowed = False, "", True
-        self.merged, self.carried, self.known = [], b'{"seen":1}', {}
+        self.merged, self.carried, self.known, self.troubles = [], b'{"seen":1}', {}, {}
         self.token_file = folder / f"{name}-token"
         self.token_file.write_text("ours\n")
         self.gathering = receipts.Gathering(receipts.Book(), replica=name)
@@ -41,6 +41,7 @@ class Replica:
             replicas.Callers(caller=self.caller, own=OWN, may=self.may),
             known=lambda: self.known,
             carried=replicas.Carried(lambda _known: (self.carried, 0), lambda *given: self.merged.append(given)),
+            troubles=lambda: self.troubles,
         )  # fmt: skip
 
     async def caller(self, token):
@@ -198,10 +199,21 @@ def test_every_replica_shows_every_proxy_and_says_when_it_cannot(tmp_path) -> No
     assert row == {
         "namespace": "agents", "pod": "bot-1", "uid": "uid-1", "serviceAccount": "bot", "node": "node-1", "phase": "Running",
         "image": "image:1", "version": "0.1.0", "schema": 2, "connected": True, "replica": "a", "offered": "a" * 64,
-        "acked": "a" * 64, "inSync": True, "refusal": None, "unexpressed": [],
+        "acked": "a" * 64, "inSync": True, "refusal": None, "unexpressed": [], "troubles": [],
     }  # fmt: skip
     assert (part["complete"], "was not reached" in part["why"], part["sidecars"]) == (False, True, [])
     assert alone["why"] == "no replica holds the Lease"
+
+
+def test_what_is_amiss_with_a_pods_credentials_is_in_its_row(tmp_path) -> None:
+    async def run():
+        async with two(tmp_path) as (first, second):
+            first.troubles = {"uid-1": [{"server": "crm/salesforce", "credential": "token"}], "uid-9": [{}]}
+            acknowledged(first)
+            return (await second.asked("GET", replicas.STATUS_PATH))[1]["sidecars"]
+
+    [row] = asyncio.run(run())
+    assert row["troubles"] == [{"server": "crm/salesforce", "credential": "token"}]
 
 
 def test_a_holder_that_has_just_taken_over_says_so(tmp_path) -> None:

@@ -12,7 +12,7 @@ from tests.worlds import EVERYONE, S, allow, deny, policy, server
 
 from outrider import compile as compiler
 from outrider import resources
-from outrider_operator import events, observations, pods, receipts, reporting, statuses
+from outrider_operator import events, lendings, observations, pods, receipts, reporting, statuses
 from outrider_operator.sources import objects
 
 BOT = ("agents", "bot")
@@ -59,6 +59,7 @@ class Replica:
         self.api = api
         self.shelf, self.compiled = objects.Shelf(), compiler.Compiler()
         self.pods, self.receipts, self.seen, self.frozen, self.settling = {}, {}, {}, "", False
+        self.lent = {}
         known = reporting.Known(
             watched=lambda thing: self.shelf.of(thing[0]).get(thing[1:]),
             everything=lambda: [
@@ -69,6 +70,7 @@ class Replica:
             receipts=lambda: self.receipts,
             observations=lambda: self.seen,
             settling=lambda: self.settling,
+            lent=lambda: self.lent,
         )
         self.writer = statuses.Writer(api.apply)
         self.poster = events.Poster(api.post)
@@ -232,6 +234,36 @@ def test_what_a_server_lists_is_in_its_status_and_is_what_rules_are_held_against
         assert api.raws[SERVER]["status"]["tools"] == [{"name": "query", "fingerprint": "sha256:0"}]
 
     play(script)
+
+
+def test_how_its_credentials_fare_is_in_a_servers_status_and_an_event_says_when_one_fails() -> None:
+    lender = {
+        "credentials": [{"name": "c", "from": EVERYONE, "vault": {"path": "salesforce", "key": "token"}}]
+    }
+
+    def told(**more):
+        return {S: (lendings.Standing("c", pod="agents/a", **more),)}
+
+    async def script(api, replica):
+        api.put(server(**lender))
+        replica.read()
+        await until(lambda: api.condition(SERVER, "CredentialsReady") == ("Unknown", "NotLent"))
+        replica.lent = told(failing=1, reason="CredentialUnavailable", why="Vault is sealed")
+        await until(lambda: api.condition(SERVER, "CredentialsReady") == ("False", "CredentialsFailing"))
+        replica.lent = told(expiring=1, ready=True, why="no route")
+        await until(lambda: api.condition(SERVER, "CredentialsReady") == ("True", "CredentialsExpiring"))
+        replica.lent = told(ready=True)
+        await until(lambda: api.condition(SERVER, "CredentialsReady") == ("True", "CredentialsReady"))
+        await until(lambda: len([each for each in api.news if each[1].startswith("Credentials")]) == 2)
+        writes = len(api.writes)
+        replica.lent = told(ready=True)
+        await asyncio.sleep(0.3)
+        assert len(api.writes) == writes, "the same again is no reason to write"
+
+    api = play(script)
+    assert [each for each in api.news if each[1].startswith("Credentials")] == [
+        ("Warning", "CredentialsFailing", "s"), ("Warning", "CredentialsExpiring", "s"),
+    ]  # fmt: skip
 
 
 def test_rules_about_prompts_are_held_against_the_prompts_that_a_server_lists() -> None:

@@ -11,8 +11,9 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from outrider import documented, findings, manifests, resources
-from outrider_operator import observations
+from outrider import findings, manifests, resources
+from outrider_operator import lendings, observations
+from outrider_operator.reasons import Reason
 
 MESSAGE_CHARACTERS_MAX = 1_024
 NAMES_MAX = 5
@@ -24,57 +25,6 @@ STALE_SECONDS = 600.0
 
 Status = dict[str, Any]
 """The status subresource of an object, as JSON."""
-
-
-class Reason(documented.Documented):
-    """Why a condition is as it is; (value, what it means and what to do). Findings have their own (findings.md)."""
-
-    ACCEPTED = "Accepted", "The object is valid."
-    INVALID = (
-        "Invalid",
-        "The object breaks a rule of its kind; the message says which field and how to mend it.",
-    )
-    UNKNOWN_FIELD = (
-        "UnknownField",
-        "The object has a field that its kind does not know; correct or remove it.",
-    )
-    NOT_ACCEPTED = (
-        "NotAccepted",
-        "This generation is not in force because it was not accepted; the message says what is in its place.",
-    )
-    RESOLVED_REFS = "ResolvedRefs", "Everything the object refers to exists."
-    ENFORCEABLE = "Enforceable", "Nothing in the object is without effect."
-    PROGRAMMED = "Programmed", "Every running sidecar concerned has acknowledged this generation."
-    PENDING = "Pending", "Not every sidecar concerned has answered yet; this ends within seconds."
-    SIDECARS_UNREACHABLE = (
-        "SidecarsUnreachable",
-        "Running sidecars are not connected and may enforce an earlier generation; `outrider proxy-status` names them.",
-    )
-    REJECTED = (
-        "Rejected",
-        "A sidecar refused its configuration and stays on the one before; the message has its words.",
-    )
-    SIDECAR_TOO_OLD = (
-        "SidecarTooOld",
-        "A sidecar of an older version cannot express this; it denies instead. Restart its pod to renew it.",
-    )
-    NO_SIDECARS = "NoSidecars", "No running pod with a sidecar is concerned."
-    FROZEN = (
-        "Frozen",
-        "The operator could not read this kind reliably and stays on what it knew; the message says why.",
-    )
-    READY = "Ready", "Accepted, ResolvedRefs and Programmed are all true."
-    REACHABLE = "Reachable", "The server answered when its tools were last listed."
-    UNREACHABLE = "Unreachable", "The server did not answer, or refused; the message has what happened."
-    NOT_PROBED = "NotProbed", "Nothing has tried to reach the server yet."
-    STALE = "Stale", "Nothing has tried to reach the server lately; is the prober running?"
-    DISCOVERED = "Discovered", "The server's tools are known."
-    NO_TOOLS = "NoTools", "The server lists no tools."
-    DIFFERING = (
-        "Differing",
-        "Some sidecars are shown other definitions than the catalogue's; the message names them.",
-    )
-    NOT_DISCOVERED = "NotDiscovered", "The server's tools are not known, because it could not be reached."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,7 +52,7 @@ class Facts:
     """Everything a status is made of.
 
     `made`: the resource in force. `problems`: why this generation was not accepted; `instead` then says what is in force.
-    `fleet` None: nothing has been counted yet. `frozen`: why this kind cannot be read now, '' when it can.
+    `fleet` None: nothing has been counted yet. `lent`: how proxies say that its credentials fare. `frozen`: why this kind cannot be read now, '' when it can.
     """
 
     kind: str
@@ -114,6 +64,7 @@ class Facts:
     fleet: Fleet | None = None
     targets: int = 0
     observation: observations.Observation | None = None
+    lent: tuple[lendings.Standing, ...] = ()
     frozen: str = ""
 
 
@@ -140,6 +91,7 @@ def status(
     if facts.kind == "MCPServer":
         answers["Reachable"] = _reachable(facts, said, now=now, timestamp=timestamp)
         answers["ToolsDiscovered"] = _discovered(facts, said, previous)
+        answers["CredentialsReady"] = _credentials(facts, said, timestamp=timestamp)
     answers["Programmed"] = _programmed(facts, said)
     answers["Ready"] = _ready(answers)
     if facts.problems:
@@ -300,6 +252,31 @@ def _discovered(facts: Facts, said: Mapping[str, Mapping[str, Any]], previous: M
     if count:
         return _Answer("True", Reason.DISCOVERED, f"{number}, as listed before it became unreachable.")
     return _Answer("False", Reason.NOT_DISCOVERED, seen.message or "It could not be reached.")
+
+
+def _credentials(
+    facts: Facts, said: Mapping[str, Mapping[str, Any]], *, timestamp: Callable[[float], str]
+) -> _Answer:
+    """What proxies say of the credentials that it lists; what they say of others is of no concern any more."""
+    if facts.made is None or not isinstance(facts.made, resources.MCPServer):
+        return _Answer("Unknown", Reason.NOT_ACCEPTED, "Looked at once the object is accepted.")
+    listed = frozenset(entry.name for entry in facts.made.spec.credentials or () if entry.none is None)
+    if not listed:
+        return _Answer("True", Reason.NO_CREDENTIALS, "It lends none.")
+    heard = [each for each in facts.lent if each.name in listed]
+    failing, expiring = [each for each in heard if each.failing], [each for each in heard if each.expiring]
+    if failing:
+        return _Answer("False", Reason.CREDENTIALS_FAILING, _several(map(lendings.failure, failing)))
+    if expiring:
+        words = (lendings.expiry(each, timestamp=timestamp) for each in expiring)
+        return _Answer("True", Reason.CREDENTIALS_EXPIRING, _several(words))
+    if any(each.ready for each in heard):
+        return _Answer("True", Reason.CREDENTIALS_READY, "The proxies that need its credentials have them.")
+    before = said.get("CredentialsReady", {})
+    concerned = facts.fleet is None or facts.fleet.settling or facts.fleet.pods > 0
+    if concerned and before.get("observedGeneration") == facts.generation and before.get("status"):
+        return _Answer(str(before["status"]), str(before.get("reason")), str(before.get("message")))
+    return _Answer("Unknown", Reason.NOT_LENT, "No proxy has needed its credentials yet.")
 
 
 def _figures(facts: Facts, previous: Mapping[str, Any]) -> Status:

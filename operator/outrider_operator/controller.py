@@ -153,6 +153,7 @@ class Controller:
             pods=self._source.pods,
             receipts=self._gathering.receipts,
             observations=self._hearing.seen,
+            lent=self._hearing.lent,
             settling=lambda: self._gathering.settling,
             offer=self._offers.offer,
         )
@@ -169,16 +170,12 @@ class Controller:
 
     def _kept(self) -> keeper.Keeper:
         flags = self._flags
-        host = f"{flags.name}.{flags.namespace}.svc"
+        short = f"{flags.name}.{flags.namespace}"
+        host = f"{short}.svc"
         ours = flags.certs is settings.Certs.OPERATOR
         made = keeper.Keeper(
             flags.cert_dir,
-            names=(
-                host,
-                f"{flags.name}.{flags.namespace}",
-                f"{host}.cluster.local",
-                *flags.certificate_names,
-            ),
+            names=(host, short, f"{host}.cluster.local", *flags.certificate_names),
             secrets=self._api if ours else None,
             secret=(flags.namespace, f"{flags.name}-certs"),
         )
@@ -206,6 +203,7 @@ class Controller:
             ),
             known=self._source.pods,
             carried=self._hearing.carried(),
+            troubles=self._hearing.troubles,
             spared=self._offers.prober,
         )
 

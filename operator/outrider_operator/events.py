@@ -14,15 +14,27 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from outrider import documented, names
-from outrider_operator import cluster, conditions
+from outrider_operator import cluster, reasons
 
 log = logging.getLogger("outrider.operator.events")
 
 WAITING_MAX = 256
 """Events that wait to be posted; what comes besides is left out, and said in the log."""
 
-_NEWS = {"Accepted": True, "ResolvedRefs": False, "Enforceable": False, "Reachable": True}
+_NEWS = {
+    "Accepted": True,
+    "ResolvedRefs": False,
+    "Enforceable": False,
+    "Reachable": True,
+    "CredentialsReady": True,
+}
 """Conditions whose turn to False is news, once per generation; and whether that it is mended is news too."""
+
+_WORTH_A_WARNING = {
+    "Programmed": (reasons.Reason.REJECTED, reasons.Reason.SIDECAR_TOO_OLD),
+    "CredentialsReady": (reasons.Reason.CREDENTIALS_EXPIRING,),
+}
+"""Reasons that are news whatever the condition's status is."""
 
 _POST_SECONDS_MAX = 10.0
 _ACTION = "Reconcile"
@@ -61,7 +73,7 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Event:
-    """`type` is Normal or Warning; `reason` one of conditions.Reason or of Reason."""
+    """`type` is Normal or Warning; `reason` one of reasons.Reason or of Reason."""
 
     regarding: Reference
     type: str
@@ -87,12 +99,13 @@ def transitions(
         )
         if now.get("status") == "False" and not again:
             found.append(_event(regarding, "Warning", now))
-        if mended and now.get("status") == "True" and was.get("status") == "False":
+        better = now.get("status") == "True" and now.get("reason") not in _WORTH_A_WARNING.get(kind, ())
+        if mended and better and was.get("status") == "False":
             found.append(_event(regarding, "Normal", now))
-    programmed, was = new.get("Programmed", {}), old.get("Programmed", {})
-    told = (conditions.Reason.REJECTED, conditions.Reason.SIDECAR_TOO_OLD)
-    if programmed.get("reason") in told and programmed.get("reason") != was.get("reason"):
-        found.append(_event(regarding, "Warning", programmed))
+    for kind, told in _WORTH_A_WARNING.items():
+        now, was = new.get(kind, {}), old.get(kind, {})
+        if now.get("reason") in told and now.get("reason") != was.get("reason"):
+            found.append(_event(regarding, "Warning", now))
     return tuple(found)
 
 

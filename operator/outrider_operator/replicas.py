@@ -94,7 +94,10 @@ class Callers:
 
 
 class Replicas:
-    """One replica among the others. `known` gives the injected pods by uid; `spared` is the workload that has others, the prober."""
+    """One replica among the others. `known` gives the injected pods by uid, `troubles` what is amiss with their credentials.
+
+    `spared` is the workload that has other pods, the prober.
+    """
 
     def __init__(  # noqa: PLR0913 - parts, each by its name
         self,
@@ -104,6 +107,7 @@ class Replicas:
         *,
         known: Callable[[], Mapping[str, pods.Pod]],
         carried: Carried | None = None,
+        troubles: Callable[[], Mapping[str, list[dict[str, object]]]] = dict,
         spared: tuple[str, str] = ("", ""),
     ) -> None:
         self._gathering = gathering
@@ -111,6 +115,7 @@ class Replicas:
         self._callers = callers
         self._known = known
         self._carried = carried or Carried()
+        self._troubles = troubles
         self._spared = spared
         self._session: aiohttp.ClientSession | None = None
         self._sent = _Sent()
@@ -245,7 +250,10 @@ class Replicas:
     def _rows(self) -> list[dict[str, Any]]:
         given, known = self._gathering.receipts(), self._known()
         there = {*known, *(uid for uid, receipt in given.items() if receipt.connected)}
-        rows = [_row(uid, known.get(uid), given.get(uid)) for uid in there]
+        amiss = self._troubles()
+        rows = [
+            {**_row(uid, known.get(uid), given.get(uid)), "troubles": amiss.get(uid, [])} for uid in there
+        ]
         return sorted(rows, key=lambda row: (row["namespace"], row["pod"], row["uid"]))
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from outrider import compile as compiler
 from outrider import names
-from outrider_operator import conditions, events, fleet, observations, pods, receipts, statuses
+from outrider_operator import conditions, events, fleet, lendings, observations, pods, receipts, statuses
 from outrider_operator.sources import objects
 
 log = logging.getLogger("outrider.operator.reporting")
@@ -46,6 +46,7 @@ class Known:
     receipts: Callable[[], Mapping[str, receipts.Receipt]]
     observations: Callable[[], Mapping[names.ServerId, observations.Observation]]
     settling: Callable[[], bool]
+    lent: Callable[[], Mapping[names.ServerId, tuple[lendings.Standing, ...]]] = dict
     offer: Callable[[compiler.Subject, int], object] = lambda _subject, _schema: None
 
 
@@ -72,6 +73,7 @@ class Reporter:
         self._uids: dict[compiler.Object, str] = {}
         self._dirty: dict[compiler.Object, None] = {}
         self._seen: Mapping[names.ServerId, observations.Observation] = {}
+        self._lent: Mapping[names.ServerId, tuple[lendings.Standing, ...]] = {}
         self._tools: dict[names.ServerId, tuple[str, ...]] = {}
         self._prompts: dict[names.ServerId, tuple[str, ...]] = {}
         self._frozen: dict[str, str] = {}
@@ -141,9 +143,13 @@ class Reporter:
         # Those of pods that do not run yet too: their sidecars wait for a first configuration.
         self._compiled.keep(pod.subject for pod in injected.values())
         seen = self._known.observations()
-        moved = {server for server in {*seen, *self._seen} if seen.get(server) != self._seen.get(server)}
-        self._mark(*((_SERVER, *server) for server in moved))
+        moved = _moved(seen, self._seen)
         self._seen = dict(seen) if moved else self._seen
+        lent = self._known.lent()
+        if lent is not self._lent:
+            moved |= _moved(lent, self._lent)
+            self._lent = lent
+        self._mark(*((_SERVER, *server) for server in moved))
         self._learn()
         frozen = {kind: self._known.frozen(kind) for kind in objects.PLURALS}
         settling = self._known.settling()
@@ -197,7 +203,8 @@ class Reporter:
         targets = 0
         if made is not None and watched.kind != _SERVER:
             targets = len(self._compiled.objects.covered(watched.namespace, made.spec.target_refs))
-        seen = self._seen.get(names.ServerId(watched.namespace, watched.name))
+        server = names.ServerId(watched.namespace, watched.name)
+        seen = self._seen.get(server)
         return conditions.Facts(
             kind=watched.kind,
             generation=watched.generation,
@@ -208,6 +215,7 @@ class Reporter:
             fleet=self._fleet.of(thing, settling=self._settling) if counted else None,
             targets=targets,
             observation=seen if watched.kind == _SERVER else None,
+            lent=self._lent.get(server, ()) if watched.kind == _SERVER else (),
             frozen=self._frozen.get(watched.kind, ""),
         )
 
@@ -238,6 +246,13 @@ class Reporter:
 
     def _mark(self, *things: compiler.Object) -> None:
         self._dirty.update(dict.fromkeys(things))
+
+
+def _moved(
+    now: Mapping[names.ServerId, object], before: Mapping[names.ServerId, object]
+) -> set[names.ServerId]:
+    """The servers of which something else is known than before."""
+    return {server for server in {*now, *before} if now.get(server) != before.get(server)}
 
 
 def timestamp(at: float) -> str:
