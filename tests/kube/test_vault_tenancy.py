@@ -37,11 +37,18 @@ def kept_by_workload(namespace: str, server: names.ServerId) -> snapshot.VaultSe
     return secret("outrider", f"outrider/workloads/{namespace}/{server.namespace}/{server.name}/api")
 
 
+ISSUE = snapshot.ClientCertificate(
+    role="outrider-vt-crm",
+    path="outrider/servers/vt-crm/salesforce/pki/issue/agent",
+    common_name="agents.example",
+)
+
 USES = [
     vaultpolicy.Use(SALES, SALESFORCE, kept_by_server(SALESFORCE)),
     vaultpolicy.Use(HR, WORKDAY, kept_by_server(WORKDAY)),
     *(vaultpolicy.Use(each, JIRA, kept_by_workload(each, JIRA)) for each in (SALES, HR)),
     vaultpolicy.Use(PROBERS, SALESFORCE, kept_by_server(SALESFORCE, "outrider_prober"), "prober"),
+    vaultpolicy.Use(SALES, SALESFORCE, ISSUE),
 ]
 
 
@@ -72,6 +79,7 @@ def pods(ground):
 
 
 def refused(call, *words) -> int:
+    """The status with which Vault refuses."""
     with pytest.raises(openbao.Refused) as told:
         call(*words)
     return told.value.status
@@ -172,6 +180,58 @@ def test_nothing_may_be_written_listed_or_made_with_what_a_login_gives(ground, p
         with pytest.raises(openbao.Refused) as told:
             ground.vault.call(verb, where, body, token=token)
         assert told.value.status == 403, f"{verb} {where}: {told.value}"
+
+
+@pytest.fixture(scope="module")
+def engines(ground):
+    """PKI engines for a server of each namespace, mounted where the script says that they belong."""
+    for where in ("vt-crm/salesforce", "vt-hr/workday"):
+        engine = f"outrider/servers/{where}/pki"
+        ground.vault.call("POST", f"sys/mounts/{engine}", {"type": "pki"})
+        root = {"common_name": "root", "ttl": "24h", "key_type": "ec", "key_bits": 256}
+        ground.vault.call("POST", f"{engine}/root/generate/internal", root)
+        agent = {"allow_any_name": True, "generate_lease": True, "key_type": "ec", "key_bits": 256}
+        ground.vault.call("POST", f"{engine}/roles/agent", agent)
+
+
+def test_a_certificate_is_issued_in_the_entrys_name_alone(ground, pods, engines):
+    token = ground.login("outrider-vt-crm", ground.jwt(pods[SALES]))
+    wish = {"common_name": ISSUE.common_name, "ttl": "600s"}
+    made = ground.vault.call("POST", ISSUE.path, wish, token=token)
+    assert made["data"]["private_key"]
+    for other in (
+        {**wish, "common_name": "admin.example"},
+        {**wish, "alt_names": "admin.example"},
+        {**wish, "uri_sans": "spiffe://x/admin"},
+        {**wish, "exclude_cn_from_sans": True},
+    ):
+        assert refused(lambda body: ground.vault.call("POST", ISSUE.path, body, token=token), other) == 403
+    elsewhere = ISSUE.path.replace("vt-crm/salesforce", "vt-hr/workday")
+    assert refused(lambda path: ground.vault.call("POST", path, wish, token=token), elsewhere) == 403
+    for path in ("roles/agent", "revoke", "root/sign-self-issued"):
+        where = ISSUE.path.replace("issue/agent", path)
+        assert refused(lambda path: ground.vault.call("POST", path, {}, token=token), where) == 403
+
+
+def test_a_lease_is_revoked_by_whom_it_was_made_for_and_by_no_other_tenant(ground, pods, engines):
+    token = ground.login("outrider-vt-crm", ground.jwt(pods[SALES]))
+    wish = {"common_name": ISSUE.common_name, "ttl": "600s"}
+    lease = ground.vault.call("POST", ISSUE.path, wish, token=token)["lease_id"]
+    foreign = ground.vault.call(
+        "POST", ISSUE.path.replace("vt-crm/salesforce", "vt-hr/workday"), wish
+    )["lease_id"]  # fmt: skip
+
+    def revoke(which: str) -> None:
+        ground.vault.call("PUT", "sys/leases/revoke", {"lease_id": which}, token=token)
+
+    assert refused(revoke, foreign) == 403
+    other = ground.login("outrider-vt-hr", ground.jwt(pods[HR]))
+    assert (
+        refused(lambda: ground.vault.call("PUT", "sys/leases/revoke", {"lease_id": lease}, token=other))
+        == 403
+    )
+    revoke(lease)
+    assert refused(lambda: ground.vault.call("PUT", "sys/leases/lookup", {"lease_id": lease})) == 400
 
 
 def test_a_token_renews_looks_at_and_revokes_itself(ground, pods):
