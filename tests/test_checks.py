@@ -90,6 +90,43 @@ def test_unknown_tools_are_found_once_the_servers_lists_are_known() -> None:
     assert any(finding.remedy == 'Did you mean "query"?' for finding in found)
 
 
+OKTA = {
+    "name": "okta",
+    "issuer": "https://okta.example",
+    "audience": "o",
+    "jwksUri": "https://okta.example/k",
+}
+BOARD = {"teams": [{"name": "board", "groups": ["okta:board"]}], "identityProviders": [OKTA]}
+
+
+@pytest.mark.parametrize("who", [{"users": ["otka:ada"]}, {"groups": ["otka:g"]}, {"clients": ["otka:cli"]}])
+def test_users_whose_tokens_nobody_can_verify_are_found_wherever_they_are_named(who) -> None:
+    [field] = who
+    allowed = world(server(**QUIET), policy(allow(who=[who])), identityProviders=[OKTA])
+    assert reasons(allowed) == {(Reason.UNKNOWN_PROVIDER, "p", f"spec.rules[0].from[0].{field}[0]")}
+    [found] = compiler.check(allowed)
+    assert found.remedy.startswith('Did you mean "okta:')
+    denied = world(server(**QUIET), policy(allow(), deny(who=[who])), identityProviders=[OKTA])
+    assert reasons(denied) == {(Reason.UNKNOWN_PROVIDER, "p", f"spec.rules[1].from[0].{field}[0]")}
+    counted = world(server(**QUIET), budget(CALLS, **{"from": [who]}))
+    assert reasons(counted) == {(Reason.UNKNOWN_PROVIDER, "b", f"spec.from[0].{field}[0]")}
+
+
+def test_a_team_of_groups_only_lets_no_pod_in_and_may_keep_users_out() -> None:
+    who = [{"teams": ["board"]}]
+    allowed = world(server(**QUIET), policy(allow(who=who)), **BOARD)
+    assert reasons(allowed) == {(Reason.NEVER_MATCHES, "p", "spec.rules[0].from[0].teams")}
+    assert "no workload is in team" in str(compiler.check(allowed)[0])
+    assert reasons(world(server(**QUIET), policy(allow(), deny(who=who)), **BOARD)) == set()
+    lent = server(credentials=[{"name": "c", "from": who, "none": True}])
+    assert reasons(world(lent, **BOARD)) == {(Reason.NEVER_MATCHES, "s", "spec.credentials[0].from[0].teams")}
+
+
+def test_a_deny_of_some_users_shadows_nothing() -> None:
+    for who in ({"users": ["okta:ada"]}, {"teams": ["board"]}, {"groups": ["okta:board"]}):
+        assert reasons(world(server(**QUIET), policy(allow(), deny(who=[who])), **BOARD)) == set()
+
+
 def test_a_server_without_credential_or_bridge_is_found() -> None:
     assert reasons(world(server())) == {(Reason.NO_CREDENTIAL, "s", "spec.credentials")}
     made = world(server(endpoint={"command": ["x"]}))

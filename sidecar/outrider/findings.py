@@ -58,11 +58,23 @@ class Reason(enum.StrEnum):
     )
     SHADOWED = (
         "Shadowed",
-        "Everything this would allow is always denied or excluded elsewhere; remove one of the two.",
+        "Everything this would allow is always denied or excluded elsewhere, or lent by an entry before it; remove one of the two.",
     )
     NEVER_MATCHES = (
         "NeverMatches",
-        "No caller can match this entry: an unknown team, or conditions that exclude one another.",
+        "No caller can match this entry: an unknown team, one without workloads, or conditions that exclude one another.",
+    )
+    UNKNOWN_PROVIDER = (
+        "UnknownProvider",
+        "It is about users of an identity provider that the settings do not know, so that nobody's token can be verified.",
+    )
+    NO_VAULT = (
+        "NoVault",
+        "A credential comes from Vault, and the settings name none; calls that it is for are refused.",
+    )
+    UNUSABLE_CREDENTIAL = (
+        "UnusableCredential",
+        "A path could leave what is this server's at Vault; it and the entries after it are not lent.",
     )
     CONSENT_MISSING = (
         "ConsentMissing",

@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 
 from outrider import findings, names, resources, rules
-from outrider.compile import objects, scope, shadows, spending, views
+from outrider.compile import entries, objects, scope, shadows, spending, views
 from outrider.compile.objects import about
 from outrider.findings import Finding, Reason, Severity
 from outrider.resources import fields
@@ -33,6 +33,8 @@ class Ground:
     bridges: Mapping[names.ServerId, str]
     members: Mapping[str, frozenset[scope.Place]]
     prompts: Definitions = dataclasses.field(default_factory=dict)
+    denied: Mapping[str, frozenset[scope.Place]] = dataclasses.field(default_factory=dict)
+    """Who a Deny of each team may be about: everybody, where one of its users may come with any workload."""
 
     @property
     def settings(self) -> resources.Settings:
@@ -46,7 +48,9 @@ def ground(
     prompts: Definitions | None = None,
 ) -> Ground:
     """The ground of one world."""
-    return Ground(known, definitions, bridges, scope.members(known.world), prompts or {})
+    members = scope.members(known.world)
+    anywhere = dict.fromkeys(scope.grouped(known.world.settings), frozenset({scope.EVERYBODY}))
+    return Ground(known, definitions, bridges, members, prompts or {}, {**members, **anywhere})
 
 
 def findings_of(
@@ -111,8 +115,8 @@ def _policy(here: Ground, made: resources.MCPToolPolicy) -> Iterator[Finding]:
     listed, prompts = _listed(covered, here.definitions), _listed(covered, here.prompts)
     for index, rule in enumerate(made.spec.rules):
         path = f"spec.rules[{index}]"
-        yield from _callers(here, made, f"{path}.from", rule.from_)
         deny = rule.effect is rules.Effect.DENY
+        yield from _callers(here, made, f"{path}.from", rule.from_, deny=deny)
         yield from _unknown(about(made), f"{path}.tools", rule.tools or (), listed, deny=deny)
         for finding in _unknown(about(made), f"{path}.prompts", rule.prompts or (), prompts, deny=deny):
             text = finding.message.replace("no tool", "no prompt", 1)
@@ -139,10 +143,13 @@ def _server(here: Ground, made: resources.MCPServer) -> Iterator[Finding]:
             "no credential is listed, so an agent that reaches the server may call it past the proxy",
             "Let the server demand a credential and list it here, or say `none: true` if that is meant.",
         )  # fmt: skip
-    listed = _listed((made.id,), here.definitions)
+    yield from entries.of(here.settings, made)
+    listed, everybody = _listed((made.id,), here.definitions), frozenset({scope.EVERYBODY})
     for index, entry in enumerate(spec.credentials or ()):
         path = f"spec.credentials[{index}]"
-        yield from _selectors(here, made, f"{path}.from", entry.from_, within=frozenset({scope.EVERYBODY}))
+        for position, selector in enumerate(entry.from_):
+            at = f"{path}.from[{position}]"
+            yield from _selector(here, made, at, selector, within=everybody, teams=here.members)
         yield from _unknown(about(made), f"{path}.tools", entry.tools, listed)
     yield from _unknown(about(made), "spec.tools.include", spec.tools.include, listed)
     yield from _unknown(about(made), "spec.tools.exclude", spec.tools.exclude, listed, deny=True)
@@ -157,6 +164,8 @@ def _callers(
     made: resources.MCPToolPolicy | resources.MCPBudget,
     path: str,
     selectors: tuple[fields.Selector, ...] | None,
+    *,
+    deny: bool = False,
 ) -> Iterator[Finding]:
     """Entries that match nobody; an object that only speaks as a consumer is about its own workloads at most."""
     own = made.metadata.namespace
@@ -164,40 +173,66 @@ def _callers(
         target.namespace not in (None, own) for target in made.spec.target_refs
     )
     within: frozenset[scope.Place] = frozenset({(own, None) if narrow else scope.EVERYBODY})
-    yield from _selectors(here, made, path, selectors or (), within=within)
+    teams = here.denied if deny else here.members
+    for index, selector in enumerate(selectors or ()):
+        yield from _selector(here, made, f"{path}[{index}]", selector, within=within, teams=teams)
 
 
-def _selectors(
+def _selector(  # noqa: PLR0913 -- the last two say whom it could be about at all
     here: Ground,
     made: resources.MCPServer | resources.MCPToolPolicy | resources.MCPBudget,
-    path: str,
-    selectors: tuple[fields.Selector, ...],
+    at: str,
+    selector: fields.Selector,
     *,
     within: frozenset[scope.Place],
+    teams: Mapping[str, frozenset[scope.Place]],
 ) -> Iterator[Finding]:
-    own, teams = made.metadata.namespace, here.members
-    for index, selector in enumerate(selectors):
-        at = f"{path}[{index}]"
-        unknown = [team for team in selector.teams or () if team not in teams]
-        for team in unknown:
-            near = difflib.get_close_matches(team, sorted(teams), n=1)
+    own = made.metadata.namespace
+    yield from _providers(here, made, at, selector)
+    nobody = [team for team in selector.teams or () if not teams.get(team)]
+    for team in nobody:
+        near = difflib.get_close_matches(team, sorted(teams), n=1)
+        remedy = f'Did you mean "{near[0]}"?' if near else "Add it to the settings, or correct the name."
+        known = team in teams
+        yield Finding(
+            Severity.WARNING, Reason.NEVER_MATCHES, *about(made), f"{at}.teams",
+            f'no workload is in team "{team}", and a pod\'s must be' if known else f'the settings know no team "{team}"',
+            "Add its namespaces or ServiceAccounts to the settings, or name its groups in `groups`." if known else remedy,
+        )  # fmt: skip
+    reach = scope.reachable(own, selector, teams)
+    if not reach and not nobody:
+        yield Finding(
+            Severity.WARNING, Reason.NEVER_MATCHES, *about(made), at,
+            "its conditions exclude one another: all fields of one entry must match the same caller",
+            "Write them as entries of their own if any of them is enough.",
+        )  # fmt: skip
+    elif reach and not scope.meet(reach, within):
+        yield Finding(
+            Severity.WARNING, Reason.NEVER_MATCHES, *about(made), at,
+            f"about servers of other namespaces this object governs only callers of {own}, and this entry has none",
+            f"Select callers of {own}, or put the object where the servers or the callers are.",
+        )  # fmt: skip
+
+
+def _providers(
+    here: Ground,
+    made: resources.MCPServer | resources.MCPToolPolicy | resources.MCPBudget,
+    at: str,
+    selector: fields.Selector,
+) -> Iterator[Finding]:
+    """Users whose tokens nobody here can verify."""
+    known = [provider.name for provider in here.settings.identity_providers]
+    personal = {"users": selector.users, "groups": selector.groups, "clients": selector.clients}
+    for field, values in personal.items():
+        for index, value in enumerate(values or ()):
+            provider, _, rest = value.partition(":")
+            if provider in known:
+                continue
+            near = difflib.get_close_matches(provider, known, n=1)
             yield Finding(
-                Severity.WARNING, Reason.NEVER_MATCHES, *about(made), f"{at}.teams",
-                f'the settings know no team "{team}"',
-                f'Did you mean "{near[0]}"?' if near else "Add it to the settings, or correct the name.",
-            )  # fmt: skip
-        reach = scope.reachable(own, selector, teams)
-        if not reach and not unknown:
-            yield Finding(
-                Severity.WARNING, Reason.NEVER_MATCHES, *about(made), at,
-                "its conditions exclude one another: all fields of one entry must match the same caller",
-                "Write them as entries of their own if any of them is enough.",
-            )  # fmt: skip
-        elif reach and not scope.meet(reach, within):
-            yield Finding(
-                Severity.WARNING, Reason.NEVER_MATCHES, *about(made), at,
-                f"about servers of other namespaces this object governs only callers of {own}, and this entry has none",
-                f"Select callers of {own}, or put the object where the servers or the callers are.",
+                Severity.WARNING, Reason.UNKNOWN_PROVIDER, *about(made), f"{at}.{field}[{index}]",
+                f'the settings know no identity provider "{provider}"',
+                f'Did you mean "{near[0]}:{rest}"?' if near else "Add it to identityProviders of the settings.",
             )  # fmt: skip
 
 
