@@ -18,6 +18,15 @@ from outrider import resources, snapshot
 SPACES = ("crm", "agents", "outrider-system")
 SUBJECTS = [(space, account) for space in SPACES for account in ("bot", "cat")]
 TEAMS = [{"name": "sales", "namespaces": ["agents"]}, {"name": "ops", "serviceAccounts": ["crm/bot"]}]
+OKTA = {
+    "name": "okta",
+    "issuer": "https://okta.example",
+    "audience": "o",
+    "jwksUri": "https://okta.example/k",
+}
+GROUPED = [{**TEAMS[0], "groups": ["okta:sales"]}, TEAMS[1], {"name": "board", "groups": ["okta:board"]}]
+VAULT = {"address": "https://vault.example"}
+SECRET = {"path": "token", "key": "t"}
 
 who = st.sampled_from(
     [
@@ -27,8 +36,26 @@ who = st.sampled_from(
         [{"serviceAccounts": ["bot"]}, {"teams": ["sales"]}],
         [{"serviceAccounts": ["agents/cat"]}],
         [{"teams": ["blue"]}],
+        [{"teams": ["board", "sales"]}],
+        [{"teams": ["board"], "namespaces": ["crm"]}],
+        [{"users": ["okta:ada"]}],
+        [{"groups": ["okta:sales"], "teams": ["sales"]}, {"clients": ["okta:cli"], "namespaces": ["crm"]}],
     ]
 )
+lent = st.sampled_from(
+    [
+        {"none": True},
+        {"vault": SECRET},
+        {"vault": {**SECRET, "owner": "Workload"}},
+        {"secretRef": {"key": "t"}},
+        {"clientCertificate": {"vault": {"path": "pki/issue/x"}, "commonName": "x"}},
+        {
+            "tokenExchange": {
+                "tokenUrl": "https://as.example/t", "clientId": "c", "clientSecret": {"vault": SECRET},
+            }
+        },
+    ]
+)  # fmt: skip
 targets = st.lists(
     st.sampled_from(
         [
@@ -49,7 +76,11 @@ servers = st.builds(
     st.sampled_from(["s", "t"]),
     namespace=spaces,
     title=st.sampled_from(["A", "B"]),
-    tools=st.sampled_from([{}, {"exclude": ["query"]}]),
+    tools=st.sampled_from([{}, {"exclude": ["query"]}, {"idempotent": ["query"]}]),
+    requireUser=st.booleans(),
+    credentials=st.lists(st.tuples(who, lent), min_size=1, max_size=3).map(
+        lambda pairs: [{"name": f"c{at}", "from": one, **kind} for at, (one, kind) in enumerate(pairs)]
+    ),
 )
 
 
@@ -75,11 +106,20 @@ settings = st.fixed_dictionaries(
     {},
     optional={
         "teams": st.just(TEAMS),
+        "vault": st.sampled_from([VAULT, {**VAULT, "prefix": "other"}]),
         "teamFromNamespaceLabel": st.just(True),
         "consumerConsent": st.just("Implied"),
         "currency": st.sampled_from(["EUR", "USD"]),
         "platformNamespace": st.sampled_from(["outrider-system", "crm"]),
     },
+).flatmap(
+    lambda plain: st.sampled_from(
+        [
+            plain,
+            {**plain, "teams": GROUPED, "identityProviders": [OKTA]},
+            {**plain, "identityProviders": [OKTA]},
+        ]
+    )
 )
 labels = st.dictionaries(spaces, st.just({"outrider.dev/team": "blue"}), max_size=2)
 
@@ -198,6 +238,38 @@ def test_what_is_not_kept_is_forgotten_and_compiled_anew_for_who_asks_again() ->
     assert remembering.subjects == frozenset()
     assert remembering.concerned(("MCPServer", "crm", "s")) == {}
     assert remembering.compiled("agents", "bot").version == version
+
+
+def test_a_deny_of_a_team_that_lists_groups_concerns_workloads_that_are_not_in_it() -> None:
+    given = {"teams": GROUPED, "identityProviders": [OKTA]}
+    remembering, cat = compiler.Compiler(), ("crm", "cat")
+    remembering.update(world(server(), policy(allow()), **given))
+    assert remembering.snapshot(*cat).servers[0].rules[0].callers == ()
+    for who, callers in (([{"teams": ["board"]}], 1), ([{"teams": ["blue"]}], 0)):
+        made = world(server(), policy(allow()), policy(deny(["x"], who=who), name="q"), **given)
+        assert (cat in remembering.update(made).subjects) is bool(callers) or not callers
+        assert sum(bool(rule.callers) for rule in remembering.snapshot(*cat).servers[0].rules) == callers
+
+
+def test_groups_given_to_a_team_reach_every_rule_that_names_it() -> None:
+    remembering, bot = compiler.Compiler(), ("agents", "bot")
+    objects = [server(), policy(allow(who=[{"teams": ["sales"]}]))]
+    remembering.update(world(*objects, teams=TEAMS))
+    assert remembering.snapshot(*bot).servers[0].rules[0].callers == ()
+    changed = remembering.update(world(*objects, teams=GROUPED, identityProviders=[OKTA]))
+    assert changed.subjects == {bot}
+    [test] = remembering.snapshot(*bot).servers[0].rules[0].callers
+    assert test.teams == ("okta:sales",)
+
+
+def test_another_vault_or_provider_is_another_version_for_everybody() -> None:
+    remembering, bot = compiler.Compiler(), ("agents", "bot")
+    objects = [server(credentials=[{"name": "c", "from": EVERYONE, "vault": SECRET}]), policy(allow())]
+    versions = []
+    for given in ({}, {"vault": VAULT}, {"vault": VAULT, "identityProviders": [OKTA]}):
+        remembering.update(world(*objects, **given))
+        versions.append(remembering.compiled(*bot).version)
+    assert len(set(versions)) == 3
 
 
 def test_workloads_that_see_a_server_alike_share_the_view() -> None:
