@@ -103,11 +103,16 @@ class Hearing:
 
 
 async def listen(
-    world: proxies.World, notifications: dict[str, Any], *, id_: Any = "l1", path: str = proxies.PATH
+    world: proxies.World,
+    notifications: dict[str, Any],
+    *,
+    id_: Any = "l1",
+    path: str = proxies.PATH,
+    **head: str,
 ) -> tuple[Hearing, Any]:
     """A modern agent's stream, and what of it was acknowledged."""
     body = proxies.request("subscriptions/listen", {"notifications": notifications}, id_=id_)
-    hearing = await Hearing(await world.start(body, path=path)).begin()
+    hearing = await Hearing(await world.start(body, path=path, **head)).begin()
     assert hearing.status == 200, await hearing._asking.answer()
     first = await hearing.next()
     assert first["method"] == "notifications/subscriptions/acknowledged"

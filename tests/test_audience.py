@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 
 import pytest
 
-from outrider import bind, call, names, testing
-from outrider_sidecar import audience
+from outrider import bind, budgets, call, decide, identity, names, rules, snapshot, testing
+from outrider_sidecar import audience, current
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,45 @@ def test_a_thousand_listeners_of_a_hundred_servers_are_arranged_in_no_time():
     assert time.perf_counter() - began < 0.5
     assert len(wanted) == 100
     assert set(map(tuple, (kinds for kinds, _ in wanted.values()))) == {(call.Kind.TOOL,)}
+
+
+def test_who_may_hear_of_a_resource_is_exact_and_not_what_some_user_could():
+    sales = (rules.UserTest(groups=("okta:sales",)),)
+    alice = identity.User(
+        id="okta:alice", names=frozenset(), groups=frozenset({"okta:sales"}), expires_at=1e12
+    )
+    late = dataclasses.replace(alice, expires_at=1.0)
+    bob = dataclasses.replace(alice, id="okta:bob", groups=frozenset())
+    everything, files = {"resources": ("file:///*",)}, ("file:///a",)
+
+    def may(user, *chosen, **view):
+        held = audience.Audience.__new__(audience.Audience)
+        held._wall = time.time
+        server = testing.a_server(*chosen, **view)
+        held._current = current.Current(bind.bound(testing.a_snapshot(server), {}))
+        return held.may_hear(server.id, "file:///a", user)
+
+    for_all, for_sales = testing.allow(**everything), testing.allow(**everything, callers=sales)
+    assert [may(user, for_all) for user in (alice, bob, late, None)] == [True] * 4
+    assert [may(user, for_sales) for user in (alice, bob, late, None)] == [True, False, False, False]
+    for more in ({}, {"message": "no"}):
+        deny = testing.deny(resources=files, callers=sales, **more)
+        assert [may(user, for_all, deny) for user in (alice, bob, late, None)] == [False, True, False, False]
+    assert [may(user, for_all, require_user=True) for user in (alice, late, None)] == [True, False, False]
+
+
+def test_where_a_resource_is_heard_is_ones_own_only_with_a_credential_of_ones_own():
+    alice = identity.User(id="okta:alice", names=frozenset())
+    exchange = snapshot.TokenExchange(
+        token_url="https://as.example/token", client=snapshot.OAuthClient(id="x")
+    )
+    shared = snapshot.FileSecret(path="/a")
+    for source, whose in ((exchange, "okta:alice"), (shared, "")):
+        entry = snapshot.Credential(name="c", tools=("*",), source=source)
+        view = testing.a_server(
+            testing.allow(resources=("*",)), credentials=(entry,), credential_required=True
+        )
+        bound = bind.bound(testing.a_snapshot(view), {})
+        subject = call.Call(view.id, "file:///a", None, call.Kind.RESOURCE, call.Method.SUBSCRIBE, alice)
+        permit = decide.decide(bound, subject, budgets.UNLIMITED, now=0.0)
+        assert audience.origin_of(permit) == (view.id, "c", whose)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from tests import proxies
-from tests.servers import mcp
+from tests.servers import idp, mcp
 
 from outrider import testing
 
@@ -49,3 +49,38 @@ def test_a_session_ends_once_and_only_for_whom_it_is() -> None:
         assert (await world.call("echo", modern=False, session=session)).status == 404
 
     proxies.run(scenario, testing.allow())
+
+
+def test_a_request_is_whose_token_it_brings_and_waits_only_for_keys_that_are_not_there() -> None:
+    async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
+        async with idp.running() as provider:
+            world.providers = (provider.settings(),)
+            world.apply(proxies.a_view(peer))
+            for number in range(3):
+                told = await world.call("echo", outrider_user=provider.token(f"u{number}"))
+                assert told.reason is None
+            assert [each.principal.user for each in world.intents] == ["okta:u0", "okta:u1", "okta:u2"]
+            assert provider.fetches == 1
+            assert len(world.users) == 3
+
+    proxies.run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({"outrider-user": ""}, "0 characters"),
+        ({"outrider-user": "a", "Outrider-User": "a"}, "2 headers"),
+        ({"outrider-user": "caf\u00e9"}, "not ASCII"),
+    ],
+)
+def test_a_header_that_is_no_token_is_not_nobody(headers: dict[str, str], said: str) -> None:
+    async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
+        asking = await world.start(proxies.request("tools/call", {"name": "echo"}), **headers)
+        told = await asking.answer()
+        assert told.reason == "UserTokenInvalid"
+        [record] = world.refusals
+        assert said in record.detail
+        assert peer.calls == []
+
+    proxies.run(scenario)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 
 import pytest
@@ -11,6 +12,7 @@ from tests import hearing_agents as hearing
 from tests.servers import stages
 from tests.test_streams_outgoing import BOTH, Clock, Flight, Wire
 
+from outrider import identity
 from outrider_sidecar import agents, ids, resuming, streams
 
 PROGRESS = b'{"method":"notifications/progress"}'
@@ -48,6 +50,17 @@ class World:
     def take_up(self, last, agent=None):
         wire = Wire()
         return self.store.take_up(agent or self.agent, last, wire), wire
+
+
+def test_an_answer_is_taken_up_by_the_user_of_its_call_alone():
+    alice, bob = (identity.User(id=f"okta:{name}", names=frozenset()) for name in ("alice", "bob"))
+    again = dataclasses.replace(alice, expires_at=5.0, token="fresh")
+    for whose, strangers, own in ((alice, (bob, None), again), (None, (alice,), None)):
+        world = World(user=whose)
+        last = world.polled()
+        for each in strangers:
+            assert not world.store.take_up(world.agent, last, Wire(), user=each)
+        assert world.store.take_up(world.agent, last, Wire(), user=own)
 
 
 def test_until_the_server_primes_its_stream_it_is_a_plain_answer():

@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from outrider import call, names
+from outrider import call, identity, names
 from outrider_sidecar import sessions, states
 
 KEY = bytes(range(32))
@@ -210,3 +210,18 @@ def test_another_key_and_another_purpose_seal_nothing_for_us() -> None:
         version="2025-11-25", principal="crm/bot", endpoint="/mcp"
     )
     assert opened(some_states(), session) is None
+
+
+def test_a_state_is_of_the_workload_and_of_the_user() -> None:
+    workload = identity.Workload(namespace="crm", service_account="bot")
+    alice = identity.User(id="okta:alice", names=frozenset())
+    again = identity.User(id="okta:alice", names=frozenset(), groups=frozenset({"okta:x"}), token="another")
+    bob = identity.User(id="okta:bob", names=frozenset())
+    assert states.principal(workload, alice) == states.principal(workload, again)
+    everybody = {states.principal(workload, each) for each in (None, alice, bob)}
+    assert len(everybody) == 3
+    held = some_states()
+    text = sealed(held, principal=states.principal(workload, alice))
+    assert opened(held, text, principal=states.principal(workload, again)) is not None
+    for other in (None, bob):
+        assert opened(held, text, principal=states.principal(workload, other)) is None

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from outrider import bind, call, catalog, names, testing
+from outrider import bind, call, catalog, identity, names, rules, testing
 from outrider_sidecar import views
 
 CRM = testing.CRM
@@ -81,3 +81,15 @@ def test_resources_and_templates_are_one_list(form):
     made = watching(bound(found=listing("file:///a")), (CRM, RESOURCE))
     assert made.changed(bound(found=listing("file:///a"))) == set()
     assert made.changed(bound(found=listing("file:///a", "file:///b"))) == {(CRM, RESOURCE)}
+
+
+def test_what_changes_for_one_user_does_not_change_for_another():
+    sales, support = (rules.UserTest(groups=(f"okta:{name}",)) for name in ("sales", "support"))
+    alice = identity.User(id="okta:alice", names=frozenset(), groups=frozenset({"okta:sales"}))
+    before = bound(testing.allow("a", callers=(sales,)), found=testing.tools("a"))
+    after = bound(testing.allow("a", callers=(support,)), found=testing.tools("a"))
+    hers, nobodys = views.Views(alice), views.Views()
+    for each in (hers, nobodys):
+        each.watch(before, [(CRM, TOOL)])
+    assert hers.changed(after) == {(CRM, TOOL)}
+    assert nobodys.changed(after) == set()  # some user could call it before, and some user can now

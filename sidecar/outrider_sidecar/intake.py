@@ -133,7 +133,8 @@ class Intake:
             return found(None, "")
         token = given[0].decode("latin-1")
         if len(given) > 1 or not token or not token.isascii():
-            return found(tokens.Refused(tokens.Flaw.HEADER, f"{len(given)} headers"), token)
+            what = f"{len(given)} headers" if len(given) > 1 else "not ASCII" if token else "0 characters"
+            return found(tokens.Refused(tokens.Flaw.HEADER, what), token)
         user = self._users.verified(token)
         return self._once_verified(token, found) if user is None else found(user, token)
 

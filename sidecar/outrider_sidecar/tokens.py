@@ -45,7 +45,7 @@ _SHOWN_MAX = 128
 class Flaw(enum.Enum):
     """Why a token is refused: the class of it, in words that an agent may hear."""
 
-    HEADER = "the header is there twice, is empty, or holds more than the token"
+    HEADER = "the header is there twice, is empty, or holds what no token does"
     MALFORMED = "not a signed JWT"
     KIND = "not a token of a kind that is accepted"
     ALGORITHM = "signed with an algorithm that is not accepted"
