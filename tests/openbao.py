@@ -186,7 +186,9 @@ class Vault:
         return False
 
     def _config(self, data: pathlib.Path) -> dict[str, Any]:
-        listener: dict[str, Any] = {"address": f"127.0.0.1:{self.port}"}
+        listener: dict[str, Any] = {
+            "address": f"127.0.0.1:{self.port}", "cluster_address": f"127.0.0.1:{self._cluster_port}",
+        }  # fmt: skip
         if self.keys is None:
             listener["tls_disable"] = True
         else:

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
-from tests import openbao
+from tests import openbao, postgres
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +26,12 @@ def own_vault(tmp_path: pathlib.Path) -> Iterator[openbao.Vault]:
 def tls_vault(tmp_path: pathlib.Path) -> Iterator[openbao.Vault]:
     """As `own_vault`, over TLS with an authority of its own (`ca_pem`)."""
     yield from _running(tmp_path / "tls-vault", tls=True)
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[postgres.Postgres]:
+    """Shared: a test mounts a database engine of its own in front of it."""
+    yield from postgres.running()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
