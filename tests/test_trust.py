@@ -1,83 +1,137 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whom a proxy trusts: the pod's file, newer authorities it was told of, and never something that is no certificate."""
+"""Settings about Vault and identity providers: what is secret or believed never travels in the clear, and every name is one."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from tests.test_resources import refused, settings
 
-from outrider import wire
-from outrider_operator import certificates
-from outrider_sidecar import trust
+from outrider import manifests
+from outrider.resources import fields
 
-WISHES = certificates.Wishes(("operator",))
-FIRST, SECOND, THIRD = (certificates.planned(certificates.Kept(), WISHES, 1.8e9 + n).bundle for n in range(3))
-
-
-def names(context):
-    return {each["serialNumber"] for each in context.get_ca_certs()}
-
-
-@pytest.fixture
-def file(tmp_path):
-    made = tmp_path / "ca.pem"
-    made.write_text(FIRST)
-    return made
+VAULT = {"address": "https://vault.example:8200"}
+OKTA = {
+    "name": "okta",
+    "issuer": "https://okta.example",
+    "audience": "outrider",
+    "jwksUri": "https://okta.example/k",
+}
 
 
-def test_the_file_is_trusted_and_read_again_when_it_changes(file, tmp_path) -> None:
-    held = trust.Trust(file, tmp_path)
-    first = held.context()
-    assert held.context() is first
-    assert held.digest == wire.bundle_digest(FIRST)
-    file.write_text(SECOND + "\n")
-    assert names(held.context()) != names(first)
-    assert held.digest == wire.bundle_digest(SECOND)
+def test_a_vault_needs_an_address_alone() -> None:
+    made = settings(vault=VAULT).vault
+    assert (made.method, made.auth_path, made.mount) == ("Kubernetes", "kubernetes", "secret")
+    assert (made.prefix, made.engines_prefix, made.namespace, made.ca_bundle) == (
+        "outrider",
+        "outrider",
+        None,
+        None,
+    )
 
 
-def test_what_is_told_takes_its_place_and_outlives_a_restart(file, tmp_path) -> None:
-    assert trust.Trust(file, tmp_path).take(SECOND + FIRST)
-    again = trust.Trust(file, tmp_path)
-    assert again.digest == wire.bundle_digest(SECOND + FIRST)
-    assert len(names(again.context())) == 2
-    assert again.take(SECOND)
-    assert len(names(again.context())) == 1, "a retired authority is forgotten"
-    assert (tmp_path / "trust.json").stat().st_mode & 0o777 == 0o600
-
-
-def test_a_file_that_changed_since_is_newer_than_what_was_told(file, tmp_path) -> None:
-    held = trust.Trust(file, tmp_path)
-    held.take(SECOND)
-    file.write_text(THIRD)
-    assert held.digest == wire.bundle_digest(THIRD)
+@pytest.mark.parametrize("address", ["https://vault", "https://10.0.0.1:8200/", "http://127.0.0.1:8200", "http://[::1]:8200"])  # fmt: skip
+def test_a_vault_is_spoken_to_by_tls_or_on_this_machine(address) -> None:
+    assert settings(vault={"address": address}).vault.address == address
 
 
 @pytest.mark.parametrize(
-    "bundle", ["", "garbage", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "é"]
+    ("change", "path"),
+    [
+        ({"address": "http://vault.vault.svc:8200"}, "address"),
+        ({"address": "http://localhost.example:8200"}, "address"),
+        ({"address": "https://vault.example/prefix"}, "address"),
+        ({"address": "https://user@vault.example"}, "address"),
+        ({"address": "https://vault.example:0"}, "address"),
+        ({"address": "vault.example"}, "address"),
+        ({"method": "kubernetes"}, "method"),
+        ({"method": "AppRole"}, "method"),
+        ({"authPath": "../sys"}, "authPath"),
+        ({"authPath": "auth/"}, "authPath"),
+        ({"mount": "a/../b"}, "mount"),
+        ({"mount": ""}, "mount"),
+        ({"prefix": "/outrider"}, "prefix"),
+        ({"prefix": ".x"}, "prefix"),
+        ({"enginesPrefix": "a//b"}, "enginesPrefix"),
+        ({"namespace": ""}, "namespace"),
+        ({"caBundle": "hello"}, "caBundle"),
+        ({"caBundle": "-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----"}, "caBundle"),
+        ({"token": "hvs.x"}, "token"),
+    ],
 )
-def test_no_certificate_is_no_authority(file, tmp_path, bundle) -> None:
-    held = trust.Trust(file, tmp_path)
-    with pytest.raises(wire.WireError, match="no certificates"):
-        held.take(bundle)
-    assert held.digest == wire.bundle_digest(FIRST)
-    file.write_text(bundle)
-    with pytest.raises(wire.WireError, match="no certificates"):
-        held.context()
+def test_a_vault_that_is_wrong_is_refused_at_the_field(change, path) -> None:
+    assert refused(lambda: settings(vault={**VAULT, **change})) == {f"vault.{path}"}
 
 
-@pytest.mark.parametrize("kept", [b"", b"{", b'{"file":"x"}', b"\xff"])
-def test_a_damaged_memory_is_as_none(file, tmp_path, kept) -> None:
-    (tmp_path / "trust.json").write_bytes(kept)
-    assert trust.Trust(file, tmp_path).digest == wire.bundle_digest(FIRST)
+def test_a_provider_needs_four_facts_and_lets_no_address_count_by_itself() -> None:
+    [made] = settings(identityProviders=[OKTA]).identity_providers
+    assert (made.claims.groups, made.clients, made.email_domains) == ("groups", (), ())
+    assert fields.seconds(made.max_lifetime) == 5400
 
 
-def test_a_file_that_is_gone_is_an_outage(file, tmp_path) -> None:
-    file.unlink()
-    with pytest.raises(OSError, match="No such file"):
-        trust.Trust(file, tmp_path).context()
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"name": "Okta"}, "name"),
+        ({"name": "ok:ta"}, "name"),
+        ({"issuer": "http://okta.example"}, "issuer"),
+        ({"issuer": "okta.example"}, "issuer"),
+        ({"jwksUri": "http://okta.example/k"}, "jwksUri"),
+        ({"jwksUri": "file:///etc/passwd"}, "jwksUri"),
+        ({"audience": ""}, "audience"),
+        ({"audience": "a b"}, "audience"),
+        ({"claims": {"groups": ""}}, "claims.groups"),
+        ({"claims": {"roles": "x"}}, "claims.roles"),
+        ({"clients": [""]}, "clients.0"),
+        ({"emailDomains": ["Example.com"]}, "emailDomains.0"),
+        ({"emailDomains": ["@example.com"]}, "emailDomains.0"),
+        ({"maxLifetime": "59s"}, "maxLifetime"),
+        ({"maxLifetime": "1441m"}, "maxLifetime"),
+        ({"caBundle": "x"}, "caBundle"),
+        ({"algorithms": ["HS256"]}, "algorithms"),
+    ],
+)
+def test_a_provider_that_is_wrong_is_refused_at_the_field(change, path) -> None:
+    assert refused(lambda: settings(identityProviders=[{**OKTA, **change}])) == {
+        f"identityProviders.0.{path}"
+    }
 
 
-def test_without_a_file_the_systems_authorities_count_and_nothing_told(tmp_path) -> None:
-    held = trust.Trust(None, tmp_path)
-    assert not held.take(SECOND)
-    assert held.digest == ""
-    assert held.context().check_hostname
+@pytest.mark.parametrize("missing", ["name", "issuer", "audience", "jwksUri"])
+def test_a_provider_is_believed_only_when_all_that_is_checked_is_said(missing) -> None:
+    given = {field: value for field, value in OKTA.items() if field != missing}
+    assert refused(lambda: settings(identityProviders=[given])) == {f"identityProviders.0.{missing}"}
+
+
+def test_a_provider_of_this_machine_may_be_plain() -> None:
+    near = {"issuer": "http://127.0.0.1:9000", "jwksUri": "http://localhost:9000/k"}
+    assert settings(identityProviders=[{**OKTA, **near}]).identity_providers[0].issuer == near["issuer"]
+
+
+def test_two_providers_are_two_by_name_and_by_issuer() -> None:
+    other = {**OKTA, "name": "google", "issuer": "https://accounts.example"}
+    assert len(settings(identityProviders=[OKTA, other]).identity_providers) == 2
+    assert refused(lambda: settings(identityProviders=[OKTA, {**other, "name": "okta"}])) == {"identityProviders[1].name"}  # fmt: skip
+    twin = {**other, "issuer": OKTA["issuer"]}
+    assert refused(lambda: settings(identityProviders=[OKTA, twin])) == {"identityProviders[1].issuer"}
+
+
+def test_a_teams_groups_are_of_a_provider_that_exists() -> None:
+    """Else a Deny of the team would deny nobody, in silence."""
+    team = {"name": "sales", "groups": ["okta:sales"]}
+    assert settings(teams=[team], identityProviders=[OKTA]).teams[0].groups == ("okta:sales",)
+    assert refused(lambda: settings(teams=[team])) == {"teams[0].groups[0]"}
+    wrong = {"name": "sales", "groups": ["okta:a", "otka:sales"]}
+    assert refused(lambda: settings(teams=[wrong], identityProviders=[OKTA])) == {"teams[0].groups[1]"}
+    assert refused(lambda: settings(teams=[{"name": "a", "groups": ["sales"]}])) == {"teams.0.groups.0"}
+
+
+def test_what_is_wrong_is_told_with_what_was_meant_and_without_a_value() -> None:
+    head = {"apiVersion": "outrider.dev/v1alpha1", "kind": "Settings"}
+    typo = {**head, "teams": [{"name": "a", "groups": ["otka:x"]}], "identityProviders": [OKTA]}
+    [problem] = manifests.settings(json.dumps(typo))
+    assert 'did you mean "okta"?' in str(problem)
+    [problem] = manifests.settings(json.dumps({**head, "vault": {"address": "http://sesame.example"}}))
+    assert "must be https" in str(problem)
+    assert "sesame" not in str(problem)

@@ -175,8 +175,19 @@ def test_the_examples_that_hold_no_laptops_fields_are_taken(api, admin) -> None:
 LIST = [f"n{index}" for index in range(32)]
 NAMES = [each.ljust(63, "x") for each in LIST]
 ACCOUNTS = [f"{each}/{each}" for each in NAMES]
-EVERYBODY = [{"namespaces": NAMES[:8], "serviceAccounts": ACCOUNTS[:4], "teams": NAMES[:8]}] * 16
+PEOPLE = {
+    field: [f"okta:{index}".ljust(100, "x") for index in range(4)] for field in ("users", "groups", "clients")
+}
+EVERYBODY = [{"namespaces": NAMES[:8], "serviceAccounts": ACCOUNTS[:4], "teams": NAMES[:8], **PEOPLE}] * 16
 GLOBS = [f"*{index}".ljust(128, "x") for index in range(64)]
+GRANT = {
+    "tokenUrl": "https://as.example/" + "x" * 2000,
+    "clientId": "c" * 256,
+    "clientSecret": {"vault": {"path": "/".join(["x" * 31] * 8), "key": "k" * 128}},
+    "scopes": [f"{index}".ljust(256, "x") for index in range(8)],
+    "resource": "https://x.example/" + "x" * 1000,
+    "tls": {"caBundle": "-----BEGIN CERTIFICATE-----" + "x" * 6000},
+}
 LARGEST = {
     "MCPToolPolicy": {
         "targetRefs": [{"namespace": each, "name": each} for each in NAMES],
@@ -192,7 +203,14 @@ LARGEST = {
             "headers": {f"x-{index}".ljust(64, "h"): "some words " * 90 + "end" for index in range(16)},
             "tls": {"caBundle": "-----BEGIN CERTIFICATE-----" + "x" * 65_000},
         },
-        "credentials": [{"name": each, "from": EVERYBODY, "tools": GLOBS, "none": True} for each in NAMES],
+        "credentials": [
+            {
+                "name": each, "from": EVERYBODY, "tools": GLOBS[:8],
+                ("oauthClientCredentials", "tokenExchange")[index % 2]: GRANT,
+                "inject": {"header": f"k-{index}".ljust(64, "k"), "prefix": "p" * 64},
+            }
+            for index, each in enumerate(NAMES)
+        ],
         "tools": {
             "include": GLOBS,
             "exclude": GLOBS,
