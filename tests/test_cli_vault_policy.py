@@ -21,7 +21,7 @@ def settings(**more: Any) -> str:
     return json.dumps(
         {
             "apiVersion": "outrider.dev/v1alpha1", "kind": "Settings",
-            "workload": {"namespace": "sales", "serviceAccount": "bot"}, "vault": {"address": ADDRESS}, **more,
+            "workload": {"namespace": NOBODY[0], "serviceAccount": NOBODY[1]}, "vault": {"address": ADDRESS}, **more,
         }
     )  # fmt: skip
 
@@ -41,6 +41,10 @@ def policy(name: str, target: str, frm: Any, effect: str = "Allow") -> str:
 
 
 ANYONE = [{"anyone": True}]
+
+
+NOBODY = ("nobody", "bot")
+"""The laptop's own workload, which none of the policies here is about unless it says so."""
 
 
 @pytest.fixture
@@ -112,8 +116,17 @@ def test_under_implied_consent_only_namespaces_that_are_known_are_bound_and_that
         policy("sales/other", "crm/salesforce", [{"namespaces": ["sales"]}], "Allow"),
     )
     ran = outrider(home, "-o", "sh")
-    assert bound(ran)["outrider-crm"] == ["crm", "sales"]
-    assert "may be called from every namespace; bound are those that are known here: crm, sales" in ran.stderr
+    assert bound(ran)["outrider-crm"] == ["crm", "nobody", "sales"]
+    assert (
+        "called from every namespace; bound are those that are known here: crm, nobody, sales" in ran.stderr
+    )
+
+
+def test_what_the_platform_opens_to_everybody_is_said_too_and_the_laptops_workload_is_bound(home):
+    put(home, server("crm/salesforce", entry()), policy("outrider-system/all", "crm/salesforce", ANYONE))
+    ran = outrider(home, "-o", "sh")
+    assert NOBODY[0] in bound(ran)["outrider-crm"]
+    assert "may be called from every namespace" in ran.stderr
 
 
 def test_what_workloads_keep_is_the_templated_role(home):

@@ -13,12 +13,15 @@ from typing import Any
 
 import click
 
-from outrider import bind, compile, names, resources, rules, vaultpolicy  # noqa: A004 - the package
+from outrider import bind, compile, names, resources, vaultpolicy  # noqa: A004 - the package
 from outrider.compile import lending, scope
 from outrider_cli import asking, kubectl, output, whence
 
 _ANY_ACCOUNT = "default"
 """Stands for the ServiceAccounts of a namespace that no object names."""
+
+_STRANGER = ("no-namespace-of-yours", _ANY_ACCOUNT)
+"""Whoever may call from here may call from everywhere."""
 
 _ACCESSOR = re.compile(r"[A-Za-z0-9_]{1,128}")
 
@@ -120,7 +123,7 @@ def _lent(desk: asking.Desk, named: tuple[str, ...], spaces: Iterable[str]) -> I
             output.progress(
                 f"Note: {made.id}: nobody may call it yet, so nothing is printed for it; --consumers NS says who will."
             )
-        elif desk.world.settings.consumer_consent.value == "Implied" and _for_everybody(desk.world, made.id):
+        elif any(True for _ in _lent_to(desk, made, _STRANGER)):
             output.progress(
                 f"Note: {made.id} may be called from every namespace; bound are those that are known here:"
                 f" {', '.join(sorted({use.namespace for use in found}))}. --consumers NS,... names others."
@@ -145,19 +148,25 @@ def _by_policy(
     desk: asking.Desk, made: resources.MCPServer, spaces: Iterable[str]
 ) -> Iterator[vaultpolicy.Use]:
     for who in sorted({*_workloads(desk.world, made), *((each, _ANY_ACCOUNT) for each in spaces)}):
-        enforced = desk.enforced(who)
-        held = bind.bound(enforced, {}).servers.get(made.id)
-        if held is None or not held.in_sight:
-            continue
-        for lent in held.view.credentials:
-            if lent.source is not None and lending.from_vault(lent.source):
-                yield vaultpolicy.Use(who[0], made.id, lent.source)
+        yield from _lent_to(desk, made, who)
+
+
+def _lent_to(desk: asking.Desk, made: resources.MCPServer, who: tuple[str, str]) -> Iterator[vaultpolicy.Use]:
+    """What one workload is lent, by the snapshot that its proxy would have."""
+    held = bind.bound(desk.enforced(who), {}).servers.get(made.id)
+    if held is None or not held.in_sight:
+        return
+    for lent in held.view.credentials:
+        if lent.source is not None and lending.from_vault(lent.source):
+            yield vaultpolicy.Use(who[0], made.id, lent.source)
 
 
 def _workloads(world: resources.World, made: resources.MCPServer) -> Iterator[tuple[str, str]]:
     """One workload for each way in which objects speak of workloads that this server could be about."""
     teams = scope.members(world)
     yield made.metadata.namespace, _ANY_ACCOUNT
+    if world.settings.workload is not None:
+        yield world.settings.workload.namespace, world.settings.workload.service_account
     yield from ((namespace, _ANY_ACCOUNT) for namespace in world.namespaces)
     selectors = [(made.metadata.namespace, each.from_) for each in made.spec.credentials or ()]
     for policy in _about(world, made.id):
@@ -173,17 +182,6 @@ def _workloads(world: resources.World, made: resources.MCPServer) -> Iterator[tu
 
 def _about(world: resources.World, server: names.ServerId) -> tuple[resources.MCPToolPolicy, ...]:
     return scope.Index(world.policies).about(server)
-
-
-def _for_everybody(world: resources.World, server: names.ServerId) -> bool:
-    teams = scope.members(world)
-    return any(
-        scope.EVERYBODY in scope.reachable(policy.metadata.namespace, selector, teams)
-        for policy in _about(world, server)
-        for rule in policy.spec.rules
-        if rule.effect is rules.Effect.ALLOW
-        for selector in rule.from_ or ()
-    )
 
 
 def _probed(world: resources.World, account: str) -> Iterator[vaultpolicy.Use]:
