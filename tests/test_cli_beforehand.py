@@ -171,3 +171,31 @@ def test_a_cluster_with_nothing_of_ours_is_well(own_cluster: apiserver.Cluster) 
         ["ok", name] for name, _ in beforehand.CHECKS
     ]
     assert "5 results, nothing bad." in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "words"),
+    [
+        ("", "ok", "can be used"),
+        ("operator: {replicas: 2}", "ok", "can be used"),
+        ("settings:\n  vault: {address: 'https://vault.example'}", "ok", "can be used"),
+        ("settings:\n  vault: {adress: 'https://vault.example'}", "bad", "adress"),
+        ("settings:\n  vault: {address: 'http://vault.example'}", "bad", "https"),
+        ("settings:\n  identityProviders: [{name: okta}]", "bad", "issuer"),
+        ("settings: 5", "bad", "is no object"),
+        ("settings: {a: [", "bad", "cannot be read"),
+    ],
+)
+def test_the_settings_in_values_are_looked_at_before_they_are_installed(
+    text: str, level: str, words: str, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(text)
+    found = list(beforehand.values(file)(at("/nowhere")))
+    assert found[0].level.value == level
+    assert any(words in each.line() for each in found), found
+
+
+def test_values_that_are_not_there_are_said(tmp_path: pathlib.Path) -> None:
+    [found] = beforehand.values(tmp_path / "none.yaml")(at("/nowhere"))
+    assert "cannot be read" in found.line()

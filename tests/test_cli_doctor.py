@@ -75,7 +75,9 @@ def test_a_pod_that_is_not_there_is_exit_4(log: pathlib.Path) -> None:
     assert "the log of pod agents/other cannot be read" in ran.stderr
 
 
-@pytest.mark.parametrize("line", [["bot-0", "--pre"], ["-n", "x"], ["BAD", "-n", "x"]])
+@pytest.mark.parametrize(
+    "line", [["bot-0", "--pre"], ["-n", "x"], ["BAD", "-n", "x"], ["--values", __file__]]
+)
 def test_what_cannot_be_meant_is_a_usage_error(line: list[str]) -> None:
     assert asked.outrider("doctor", *line).exit_code == 2
 

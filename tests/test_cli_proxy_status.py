@@ -230,3 +230,16 @@ def test_an_operator_that_is_not_there_is_exit_4(
 )
 def test_one_word_for_each_state(row: dict[str, Any], state: str) -> None:
     assert proxy_status.state(row) == state
+
+
+def test_a_credential_that_a_proxy_cannot_lend_is_said_beside_it_and_it_is_in_sync_all_the_same() -> None:
+    amiss = {
+        "server": "crm/s",
+        "credential": "org",
+        "state": "Failing",
+        "reason": "CredentialUnavailable",
+        "why": "Vault is sealed",
+    }
+    failing = {**GOOD, "troubles": [amiss]}
+    assert proxy_status.state(failing) == proxy_status.SYNCED
+    assert proxy_status.words(failing) == "credential org of crm/s fails: Vault is sealed"

@@ -6,6 +6,7 @@ Called by doctor. Reads only, with the user's rights. Refuses to repeat what a c
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import ssl
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 from outrider import manifests, names, podnotes
 from outrider.resources import kinds
-from outrider_cli import beforehand, diagnosis, kubectl, output, proxy_status, trusted
+from outrider_cli import beforehand, diagnosis, kubectl, lent, output, proxy_status, trusted
 
 _POLICIES = "validatingadmissionpolicies.admissionregistration.k8s.io"
 _BINDINGS = "validatingadmissionpolicybindings.admissionregistration.k8s.io"
@@ -158,6 +159,7 @@ def settings(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
         )  # fmt: skip
     else:
         yield diagnosis.ok("the settings can be read")
+        yield from lent.of_settings(read)
 
 
 def replicas(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
@@ -247,8 +249,8 @@ def objects(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
             then="read their conditions: kubectl describe outrider -A",
         )  # fmt: skip
     for (type_, reason), places in sorted(reasons.items()):
-        if reason == "Frozen" or type_ == "Ready":
-            continue
+        if reason in ("Frozen", "NotLent") or type_ == "Ready":
+            continue  # that no credential was needed yet is nothing to mend
         make = diagnosis.bad if type_ in ("Accepted", "Programmed") and reason != "Pending" else _noted
         first = min(places).partition(" ")
         yield make(
@@ -298,7 +300,7 @@ def injection(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
 
 
 def sidecars(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
-    """Every proxy, sidecars and probers, enforces what is in force."""
+    """Every proxy, sidecars and probers, enforces what is in force, and has what it is to lend."""
     try:
         answer = proxy_status.asked(kube, "")
     except output.Stop as stop:
@@ -326,6 +328,10 @@ def sidecars(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
             if rows
             else "no sidecar is running yet"
         )
+    amiss = [dataclasses.replace(found, check="lending") for found in lent.of_proxies(rows)]
+    yield from amiss
+    if rows and not amiss:
+        yield diagnosis.Finding(diagnosis.Level.OK, "lending", "no proxy misses a credential or a key")
 
 
 CHECKS: tuple[tuple[str, diagnosis.Check], ...] = (

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`outrider doctor --pre`: whether an installation on this cluster would work, before anything is installed.
+"""`outrider doctor --pre`: whether an installation on this cluster would work, before anything is installed; with whose values.
 
 Called by doctor. Reads only. Refuses to guess at what the user's rights do not show.
 """
 
 from __future__ import annotations
 
+import json
+import pathlib
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from outrider import names
+from outrider import manifests, names
 from outrider.resources import kinds
-from outrider_cli import diagnosis, kubectl
+from outrider_cli import diagnosis, kubectl, lent
 
 VERSION_MIN = (1, 32)
 """Native sidecars and what the admission policies use are there, and on, from this version on."""
@@ -167,6 +169,42 @@ def _services(kube: kubectl.Kubectl) -> set[tuple[str, str]] | None:
             raise
         return None
     return {(first, second) for first, _, second in (each.partition("/") for each in text.split())}
+
+
+def values(file: pathlib.Path) -> diagnosis.Check:
+    """A check of the `settings` in a file of values for the chart."""
+
+    def check(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
+        import yaml  # only here: the import costs more than most commands
+
+        try:
+            given = yaml.safe_load(file.read_text())
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            why = " ".join(str(error).split())[:200]
+            yield diagnosis.bad(f"{file} cannot be read", why, then="give the file that you give to helm")
+            return
+        settings = given.get("settings") if isinstance(given, dict) else None
+        if settings is not None and not isinstance(settings, dict):
+            yield diagnosis.bad(
+                f"settings in {file} is no object", then="write fields below it, or leave it out"
+            )
+            return
+        fixed = {
+            "apiVersion": names.API_VERSION,
+            "kind": "Settings",
+            "platformNamespace": kube.where.system_namespace,
+        }
+        read = manifests.settings(json.dumps({**fixed, **(settings or {})}))
+        if isinstance(read, tuple):
+            for problem in read:
+                yield diagnosis.bad(
+                    f"the settings in {file} cannot be used", str(problem), then="correct them"
+                )
+            return
+        yield diagnosis.ok(f"the settings in {file} can be used")
+        yield from lent.of_settings(read)
+
+    return check
 
 
 CHECKS: tuple[tuple[str, diagnosis.Check], ...] = (

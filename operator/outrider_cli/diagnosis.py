@@ -25,7 +25,7 @@ class Level(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
-    """`check` is the name of what was looked at; `then` is a command or an edit."""
+    """`check` is the name of what was looked at, "" for that of the check that found it; `then` is a command or an edit."""
 
     level: Level
     check: str
@@ -46,7 +46,7 @@ def gone_through(kube: kubectl.Kubectl, checks: Sequence[tuple[str, Check]]) -> 
     """Every check in its order. Raises Failed only when the API server does not answer: then nothing else would either."""
     for name, check in checks:
         try:
-            yield from (dataclasses.replace(found, check=name) for found in check(kube))
+            yield from (dataclasses.replace(found, check=found.check or name) for found in check(kube))
         except kubectl.Failed as failed:
             if failed.kind in (kubectl.Kind.UNREACHABLE, kubectl.Kind.UNAUTHORIZED):
                 raise

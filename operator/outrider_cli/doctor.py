@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import json
+import pathlib
 from typing import Any
 
 import click
@@ -26,20 +27,39 @@ _MEANINGS = {str(reason): reason.doc for reason in decision.Reason}
     epilog="""\b
 Examples:
   outrider doctor --pre
+  outrider doctor --pre --values values.yaml
   outrider doctor
   outrider doctor quote-bot-0 -n sales-agents      # what its agent asked for and was told does not exist""",
 )
 @click.argument("pod", required=False)
 @click.option("--pre", is_flag=True, help="Before an installation: would it work here?")
+@click.option(
+    "--values",
+    type=click.Path(dir_okay=False, exists=True, path_type=pathlib.Path),
+    help="With --pre: the chart's values, whose settings are looked at too.",
+)
 @click.option("-n", "--namespace", metavar="NS", help="Of the pod (default: your context's).")
 @click.option(
     "-o", "--output", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
 )
 @kubectl.options
 @click.pass_context
-def command(context: click.Context, /, *, pod: str | None, pre: bool, form: str, **given: Any) -> None:
+def command(
+    context: click.Context,
+    /,
+    *,
+    pod: str | None,
+    pre: bool,
+    values: pathlib.Path | None,
+    form: str,
+    **given: Any,
+) -> None:
     """Goes through the checks, or through the log of a pod."""
     kube = kubectl.Kubectl(kubectl.site(given))
+    if values is not None and not pre:
+        raise output.Stop(
+            output.USAGE, "--values goes with --pre", then="an installation's own settings are read from it"
+        )
     if pod is not None:
         if pre:
             raise output.Stop(
@@ -54,6 +74,8 @@ def command(context: click.Context, /, *, pod: str | None, pre: bool, form: str,
             then="name the installation's namespace with --system-namespace",
         )
     checks = beforehand.CHECKS if pre else afterwards.CHECKS
+    if values is not None:
+        checks = (*checks, ("settings", beforehand.values(values)))
     found = []
     for each in diagnosis.gone_through(kube, checks):
         found.append(each)

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from outrider_cli import kubectl, output, trusted
+from outrider_cli import kubectl, lent, output, trusted
 
 AUDIENCE = "api.outrider.dev"
 PORT = 8443
@@ -161,6 +161,7 @@ def words(row: _Row) -> str:
     unexpressed = row.get("unexpressed") or []
     if unexpressed:
         found.append(f"too old for {', '.join(unexpressed)}, which it denies; restart the pod")
+    found += lent.in_short(row)
     return output.printable("; ".join(found))
 
 
