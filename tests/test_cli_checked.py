@@ -8,8 +8,9 @@ import pathlib
 from typing import Any
 
 import pytest
+from tests import persons
 
-from outrider import catalog, decide, names
+from outrider import catalog, decide, identity, names, testing
 from outrider_cli import asking, checked, folder
 
 CRM = names.ServerId("crm", "salesforce")
@@ -104,3 +105,65 @@ def test_when_nothing_opens_a_name_it_says_what_comes_closest(
 
 def test_nothing_is_missing_from_an_allowed_call() -> None:
     assert explained()["missing"] == []
+
+
+# Users ----------------------------------------------------------------------------------------------------------------
+
+
+def of_user(place: pathlib.Path, tool: str, user: identity.User | None, server: str = "s") -> dict[str, Any]:
+    home = folder.at(persons.folder(place))
+    desk = asking.Desk(home.world(), definitions=folder.definitions(home, str(place / "definitions.json")))
+    question = asking.Question(names.ServerId("crm", server), tool, ("crm", "bot"), user=user)
+    return checked.explained(desk, question)
+
+
+ADA, BOB = testing.a_user("sales"), testing.a_user(id="okta:bob")
+QUERY = "Allow by rule sales, key: Provider, for users in group okta:sales"
+READ = "Deny by rule not-bob, key: Provider, for users okta:bob"
+OWN = "the user's token, exchanged by client outrider at https://as.example/token, for users in group okta:sales"
+
+
+@pytest.mark.parametrize(
+    ("tool", "user", "means", "lent"),
+    [
+        ("query", ADA, f"{QUERY} (matches)", {"own": "matches"}),
+        ("query", BOB, f"{QUERY} (not this caller)", {"own": "not this caller", "none": ""}),
+        ("query", None, f"{QUERY} (not known without a user)", {"own": "not known without a user"}),
+        ("read", ADA, f"{READ} (not this caller)", {"own": "matches"}),
+        ("read", BOB, f"{READ} (matches)", {"own": "not this caller", "none": ""}),
+        ("read", None, f"{READ} (not known without a user)", {"own": "not known without a user"}),
+    ],
+)
+def test_each_rule_and_credential_says_for_which_users_it_is_and_what_that_means_for_this_one(
+    tmp_path: pathlib.Path, tool: str, user: identity.User | None, means: str, lent: dict[str, str]
+) -> None:
+    found = of_user(tmp_path, tool, user)
+    said = [(one["object"], one["says"]) for one in found["objects"]]
+    assert ("MCPToolPolicy crm/p", means) in said
+    entries = {name.removeprefix("credential "): says for name, says in said if name.startswith("credential")}
+    assert entries.keys() == lent.keys()
+    assert entries["own"] == f"{OWN} ({lent['own']})"
+    assert entries.get("none", "nothing is sent") == "nothing is sent"
+
+
+def test_the_user_and_what_was_assumed_of_it_is_part_of_the_answer(tmp_path: pathlib.Path) -> None:
+    found = of_user(tmp_path, "query", ADA)
+    assert (found["user"], found["groups"], found["client"]) == ("okta:ada", ["okta:sales"], "")
+    assert found["assumed"] == "assumed: a user okta:ada with these groups: okta:sales"
+    nobody = of_user(tmp_path, "query", None)
+    assert (nobody["user"], nobody["assumed"]) == (None, "")
+    assert check(nobody, "user_present")["reason"] == "UserRequired"
+
+
+def test_a_server_that_requires_a_user_says_so_among_the_objects(tmp_path: pathlib.Path) -> None:
+    strict = of_user(tmp_path, "query", None, server="strict")
+    assert strict["objects"][0]["says"].endswith(", requires a user")
+    assert check(strict, "user_present")["detail"] == "the MCPServer says `requireUser`"
+
+
+def test_an_allow_for_other_users_is_named_when_nothing_opens(tmp_path: pathlib.Path) -> None:
+    assert of_user(tmp_path, "query", BOB)["missing"] == [
+        "Allow crm/p/sales (generation 7) is for users in group okta:sales, and this caller is none of them.",
+        "No Allow of crm, the server's namespace, or of the platform, opens this tool to this caller.",
+    ]
+    assert of_user(tmp_path, "query", None)["missing"] == []

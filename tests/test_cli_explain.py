@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click import testing
-from tests import journals
+from tests import journals, persons
 
 from outrider import audit
 from outrider_cli import asking, folder, main
@@ -225,3 +225,48 @@ def test_a_hypothetical_get_names_every_check(home: pathlib.Path) -> None:
     found = json.loads(ran.stdout)
     assert (found["kind"], found["prompt"], found["today"]["allowed"]) == ("Prompt", "summarise", False)
     assert [step["check"] for step in found["checks"]][:3] == ["server_known", "tool_known", "reachable"]
+
+
+# Users ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_hypothetical_call_may_suppose_a_user(tmp_path: pathlib.Path) -> None:
+    where = persons.folder(tmp_path / "w")
+    line = ("call", "crm/s", "query", "--as", persons.BOT, "--definitions", f"{where}/definitions.json")
+    ran = explain(pathlib.Path(where), *line, *persons.ADA)
+    assert ran.exit_code == 0, ran.output
+    assert "sa:crm/bot (teams: none) for okta:ada calls crm/s query" in ran.stdout
+    assert "for users in group okta:sales (matches)" in ran.stdout
+    assert "assumed: a user okta:ada with these groups: okta:sales" in ran.stderr
+    assert explain(pathlib.Path(where), *line).exit_code == 1
+    stranger = explain(pathlib.Path(where), *line, "--user", "zz:ada")
+    assert (stranger.exit_code, "UserTokenInvalid" in stranger.stderr) == (2, True)
+
+
+def test_a_recorded_call_is_asked_again_with_the_user_it_was_made_for(tmp_path: pathlib.Path) -> None:
+    where = pathlib.Path(persons.folder(tmp_path / "w"))
+    ada = audit.Principal(
+        workload="crm/bot", user="okta:ada", names=("okta:ada@x",), client="okta:c", actor="okta:a", groups=("okta:sales",),
+        groups_left_out=3,
+    )  # fmt: skip
+    book = journals.opened(where / ".outrider" / "journal", journals.Clock())
+    for id_, who in ((DENIED, ada), (EARLY, audit.Principal(workload="crm/bot"))):
+        refused = audit.RefusalRecord(
+            event=id_, request_id=id_, reason="Denied", principal=who, server="crm/s", tool="query"
+        )
+        book.refusal(refused)
+    book.close()
+    line = ("--definitions", str(where / "definitions.json"))
+    ran = explain(where, DENIED, *line)
+    assert ran.exit_code == 0, ran.output
+    assert "by crm/bot for okta:ada" in ran.stdout
+    assert "3 groups of the user are not in the journal" in ran.stdout
+    found = json.loads(explain(where, DENIED, *line, "-o", "json").stdout)
+    assert (
+        found["recorded"] | {"user": "okta:ada", "client": "okta:c", "actor": "okta:a"} == found["recorded"]
+    )
+    assert (found["user"], found["groups"], found["today"]["allowed"]) == ("okta:ada", ["okta:sales"], True)
+    nobody = json.loads(explain(where, EARLY, *line, "-o", "json").stdout)
+    assert (nobody["user"], nobody["today"]["reason"]) == (None, "UserRequired")
+    both = explain(where, DENIED, *line, *persons.ADA)
+    assert (both.exit_code, "the journal knows who called" in both.stderr) == (2, True)

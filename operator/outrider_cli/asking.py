@@ -35,7 +35,7 @@ METHODS = {
 class Question:
     """May `workload` use `name` of `server`? `arguments` None: with some arguments, whichever they are.
 
-    The name is a tool's, a prompt's or the URI of a resource, as `kind` says.
+    The name is a tool's, a prompt's or the URI of a resource, as `kind` says. `user` is one that is supposed, or None.
     """
 
     server: names.ServerId
@@ -43,6 +43,7 @@ class Question:
     workload: tuple[str, str]
     arguments: dict[str, Any] | None = None
     kind: call.Kind = call.Kind.TOOL
+    user: identity.User | None = None
 
     @property
     def word(self) -> str:
@@ -175,16 +176,20 @@ class Desk:
         if held is None:
             return None
         if not held.observed(question.kind):
-            return held.index.target(question.name, None, question.kind)
-        return held.target(question.kind, question.name)
+            found = held.index.target(question.name, None, question.kind)
+        else:
+            found = held.target(question.kind, question.name)
+        return None if found is None else found.of(question.user)
 
-    def listed(self, who: tuple[str, str], server: names.ServerId | None) -> Iterator[Seen]:
-        """What this workload sees of servers whose definitions are known, kind by kind."""
+    def listed(
+        self, who: tuple[str, str], server: names.ServerId | None, user: identity.User | None = None
+    ) -> Iterator[Seen]:
+        """What this workload, with this user or with none, sees of servers whose definitions are known, kind by kind."""
         bound = self._both(who)[0]
         for kind in call.Kind:
-            for target in decide.listed(bound, server, kind):
+            for target in decide.listed(bound, server, kind, user):
                 yield Seen(kind.value.lower(), target)
-        for target in decide.templates(bound, server):
+        for target in decide.templates(bound, server, user):
             yield Seen("template", target)
 
     def unknown(self, who: tuple[str, str], kind: call.Kind = call.Kind.TOOL) -> tuple[names.ServerId, ...]:
@@ -211,7 +216,12 @@ class Desk:
 
     def _call(self, question: Question) -> call.Call:
         return call.Call(
-            question.server, question.name, question.arguments, question.kind, METHODS[question.kind]
+            question.server,
+            question.name,
+            question.arguments,
+            question.kind,
+            METHODS[question.kind],
+            question.user,
         )
 
     def _about(self, question: Question) -> tuple[bind.Bound, bool]:

@@ -15,12 +15,12 @@ from typing import Any
 
 import click
 
-from outrider import bind, call, decision, names
-from outrider_cli import asking, folder, output, whence
+from outrider import bind, call, decision, identity, names, rules
+from outrider_cli import asking, folder, output, supposed, whence
 
 _FORMS = ("table", "json", "jsonl")
 _KINDS = {kind.value.lower(): kind for kind in call.Kind}
-_LINE_FIELDS = frozenset({"server", "as", "arguments", *_KINDS})
+_LINE_FIELDS = frozenset({"server", "as", "arguments", *supposed.FIELDS, *_KINDS})
 _FORM = "write: call NAMESPACE/SERVER TOOL, get NAMESPACE/SERVER PROMPT or read NAMESPACE/SERVER URI"
 
 
@@ -32,6 +32,7 @@ Examples:
   outrider can-i call crm/salesforce query --as sa:sales-agents/quote-bot
   outrider can-i get crm/salesforce summarise_account --as sa:sales-agents/quote-bot
   outrider can-i read crm/salesforce crm://accounts/7 --as sa:sales-agents/quote-bot
+  outrider can-i call crm/salesforce query --user okta:ada --group okta:sales
   outrider can-i --list --as sa:hr-agents/helper --cluster
   outrider can-i --batch calls.jsonl -o jsonl""",
 )
@@ -51,30 +52,35 @@ Examples:
 @click.option(
     "--batch",
     metavar="FILE",
-    help="Questions, one JSON object a line: server, as, one of tool, prompt and resource, arguments.",
+    help="Questions, one JSON object a line: server, as, one of tool, prompt and resource, arguments, user, groups, client.",
 )
+@supposed.options
 @click.option("-o", "--output", "form", type=click.Choice(_FORMS), default="table", show_default=True)
 @whence.options
 @click.pass_context
 def command(context: click.Context, /, *, definitions: str | None, form: str, **asked: Any) -> None:
     """Reads the folder or cluster once and answers one question, a list or a batch."""
-    kind = _kind(asked)
+    user = supposed.chosen(asked)
+    kind = _kind(asked, user)
     source = whence.chosen(context, asked)
     desk, _ = whence.desk(source, definitions)
     if kind == "batch":
         _batch(desk, asked["batch"], form)
         return
     who = folder.workload(desk.world, asked["who"])
+    supposed.check(user, desk.enforced(who).providers)
     if kind == "list":
         server = _server(asked["what"][0]) if asked["what"] else None
-        _list(desk, who, server, form=form, then=whence.unknown(source))
+        _list(desk, (who, user), server, form=form, then=whence.unknown(source))
         return
-    answer = desk.ask(question(asked["what"], who, asked["arguments"]))
+    answer = desk.ask(question(asked["what"], who, asked["arguments"], user))
     _one(desk, answer, form=form, then=whence.unknown(source))
     context.exit(output.OK if answer.allowed else output.NO)
 
 
-def question(what: tuple[str, ...], who: tuple[str, str], arguments: str | None) -> asking.Question:
+def question(
+    what: tuple[str, ...], who: tuple[str, str], arguments: str | None, user: identity.User | None = None
+) -> asking.Question:
     """The question of `call NS/SERVER TOOL`, `get` or `read`, and `--args`. Raises Stop for anything else."""
     if len(what) != 3 or what[0] not in asking.VERBS:
         raise output.Stop(output.USAGE, "say what to call, get or read", then=_FORM)
@@ -85,17 +91,18 @@ def question(what: tuple[str, ...], who: tuple[str, str], arguments: str | None)
             why="only a tool's arguments are checked, against its inputSchema", then="leave it out",
         )  # fmt: skip
     given = None if arguments is None else _arguments(arguments)
-    return asking.Question(_server(what[1]), what[2], who, given, kind)
+    return asking.Question(_server(what[1]), what[2], who, given, kind, user)
 
 
-def _kind(asked: dict[str, Any]) -> str:
+def _kind(asked: dict[str, Any], user: identity.User | None) -> str:
     """What is asked for: `batch`, `list` or `call`. Raises Stop when it is two things at once."""
     batch, listing, what = asked["batch"] is not None, asked["listing"], asked["what"]
-    if batch and (listing or what or asked["arguments"] is not None or asked["who"] is not None):
+    alone = not (listing or what or user) and asked["arguments"] is None and asked["who"] is None
+    if batch and not alone:
         raise output.Stop(
             output.USAGE,
             "--batch stands alone: each of its lines says who calls what",
-            then='put "as" and "arguments" into the lines',
+            then='put "as", "user" and "arguments" into the lines',
         )
     if listing and (len(what) > 1 or asked["arguments"] is not None):
         raise output.Stop(
@@ -146,7 +153,8 @@ def _arguments(text: str) -> dict[str, Any]:
 
 
 def _asked(desk: asking.Desk, what: asking.Question) -> dict[str, Any]:
-    return {"server": str(what.server), what.word: what.name, "as": f"sa:{desk.workload(what.workload)}"}
+    who = {"as": f"sa:{desk.workload(what.workload)}", **supposed.as_json(what.user)}
+    return {"server": str(what.server), what.word: what.name, **who}
 
 
 def _one(desk: asking.Desk, answer: asking.Answer, *, form: str, then: str) -> None:
@@ -157,8 +165,9 @@ def _one(desk: asking.Desk, answer: asking.Answer, *, form: str, then: str) -> N
     who = desk.workload(answer.question.workload)
     teams = f" (teams: {', '.join(who.teams)})" if who.teams else " (no team)"
     asked = answer.question
+    behalf = "" if asked.user is None else f" for {asked.user}"
     click.echo(
-        f"{'yes' if answer.allowed else 'no'}: {who}{teams} {DOES[asked.kind]} {asked.server} {output.printable(asked.name)}"
+        f"{'yes' if answer.allowed else 'no'}: {who}{teams}{behalf} {DOES[asked.kind]} {asked.server} {output.printable(asked.name)}"
     )
     for text in because(answer):
         click.echo(f"  {text}")
@@ -166,6 +175,8 @@ def _one(desk: asking.Desk, answer: asking.Answer, *, form: str, then: str) -> N
         output.progress(f"Note: {answer.assumed}. Give --args JSON to have them checked.")
     elif answer.assumed:
         output.progress(f"Note: {answer.assumed}.")
+    if asked.user is not None:
+        output.progress(f"Note: {supposed.assumed(asked.user)}.")
     if not answer.checked:
         output.progress(f"Note: {asking.UNCHECKED}. {then}")
 
@@ -193,15 +204,19 @@ def because(answer: asking.Answer) -> list[str]:
         hidden = f"to the agent there is no such {answer.question.word}"
         if answer.near:
             lines.append(f'did you mean "{answer.near}"?')
+        if objection.reason is decision.Reason.USER_REQUIRED:
+            lines.append("ask for one: --user PROVIDER:ID --group PROVIDER:GROUP")
         told = "the agent is told so" if objection.visible else hidden
         lines.append(told)
     return lines + [f"in Audit mode: {text}" for text in verdict.would]
 
 
 def _list(
-    desk: asking.Desk, who: tuple[str, str], server: names.ServerId | None, *, form: str, then: str
-) -> None:
-    found = list(desk.listed(who, server))
+    desk: asking.Desk, caller: tuple[tuple[str, str], identity.User | None], server: names.ServerId | None,
+    *, form: str, then: str,
+) -> None:  # fmt: skip
+    who, user = caller
+    found = list(desk.listed(who, server, user))
     unknown = _unlisted(desk, who, server, call.Kind.TOOL)
     if form == "table":
         if found:
@@ -209,12 +224,17 @@ def _list(
                 ["SERVER", "KIND", "NAME", "MERGED NAME", "ALLOWED BY"], [_row(each) for each in found]
             )
         elif not unknown:
-            click.echo(f"{desk.workload(who)} sees no tool, prompt or resource")
+            behalf = "" if user is None else f" for {user}"
+            click.echo(f"{desk.workload(who)} sees{behalf} no tool, prompt or resource")
     elif form == "json":
         output.as_json([_listed(each) for each in found])
     else:
         for each in found:
             output.as_line(_listed(each))
+    if user is not None:
+        output.progress(f"Note: {supposed.assumed(user)}.")
+    elif any(each.target.user_wanted for each in found):
+        output.progress("Note: some of these need a user; --user and --group say what one could call.")
     if unknown:
         output.progress(f"Note: what these servers list is not known here: {', '.join(unknown)}.")
     for kind, word in ((call.Kind.PROMPT, "prompts"), (call.Kind.RESOURCE, "resources")):
@@ -235,8 +255,13 @@ def _unlisted(
 
 
 def _rules(target: bind.Target) -> list[str]:
-    consumer = target.consumer[:1] if target.consumer else ()
-    return list(dict.fromkeys(str(rule.ref) for rule in (*target.provider[:1], *consumer)))
+    """The Allow of each key that opens it, first those that are certain, then those that some user makes match."""
+    maybe = tuple(rule for rule in target.doubtful if rule.effect is rules.Effect.ALLOW)
+    provider = target.provider or tuple(rule for rule in maybe if rule.key is not rules.Key.CONSUMER)
+    consumer = target.consumer
+    if consumer is not None:
+        consumer = consumer or tuple(rule for rule in maybe if rule.key is not rules.Key.PROVIDER)
+    return list(dict.fromkeys(str(rule.ref) for rule in (*provider[:1], *(consumer or ())[:1])))
 
 
 def _row(seen: asking.Seen) -> list[str]:
@@ -244,7 +269,8 @@ def _row(seen: asking.Seen) -> list[str]:
     name = output.printable(target.name)
     # Resources are not merged: they have no other name.
     merged = "-" if target.kind is call.Kind.RESOURCE else target.exposed
-    return [str(target.server.id), seen.word, name, merged, ", ".join(_rules(target))]
+    for_some = " (needs a user)" if target.user_wanted else ""
+    return [str(target.server.id), seen.word, name, merged, ", ".join(_rules(target)) + for_some]
 
 
 def _listed(seen: asking.Seen) -> dict[str, Any]:
@@ -255,6 +281,7 @@ def _listed(seen: asking.Seen) -> dict[str, Any]:
         "exposed": None if target.kind is call.Kind.RESOURCE else target.exposed,
         "kind": seen.word.capitalize(),
         "rules": _rules(target),
+        "userNeeded": target.user_wanted,
     }
 
 
@@ -336,4 +363,9 @@ def _line(desk: asking.Desk, line: str, place: str) -> asking.Question:
         who = folder.workload(desk.world, given["as"])
     except output.Stop:
         raise wrong('"as" is not sa:namespace/name') from None
-    return asking.Question(server, given[word], who, arguments, _KINDS[word])
+    try:
+        user = supposed.of_line(given)
+    except ValueError as error:
+        raise wrong(f"{error}; {supposed.FORM}") from None
+    supposed.check(user, desk.enforced(who).providers)
+    return asking.Question(server, given[word], who, arguments, _KINDS[word], user)

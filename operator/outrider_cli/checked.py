@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from outrider import bind, budgets, call, decide, decision, names, rules, snapshot
+from outrider import bind, budgets, call, choosing, decide, decision, identity, names, rules, snapshot
 from outrider.compile import scope, shadows
-from outrider_cli import asking, output
+from outrider_cli import asking, output, supposed
 
 _ASSUMED_BUDGET = "assumed: nothing is spent here, so every limit counts as untouched"
 
@@ -31,9 +31,13 @@ def explained(desk: asking.Desk, question: asking.Question) -> dict[str, Any]:
         question.word: question.name,
         "as": f"sa:{who}",
         "teams": list(who.teams),
+        **supposed.as_json(question.user),
+        "assumed": "" if question.user is None else supposed.assumed(question.user),
         "snapshot": desk.digest(question.workload),
         "checks": [_step(step, assumed.get(step.check, "")) for step in desk.explain(question)],
-        "objects": [] if target is None else _objects(target, desk.enforced(question.workload).currency),
+        "objects": []
+        if target is None
+        else _objects(target, desk.enforced(question.workload).currency, question.user),
         "missing": [] if answer.allowed else list(_missing(desk, question)),
         "today": answer.as_json(),
     }
@@ -82,19 +86,22 @@ def _step(step: decide.Step, assumed: str) -> dict[str, Any]:
     }
 
 
-def _objects(target: bind.Target, currency: str) -> list[dict[str, Any]]:
+def _objects(target: bind.Target, currency: str, user: identity.User | None) -> list[dict[str, Any]]:
     """Everything that is joined to this name, in the order in which it is looked at."""
     view = target.server
-    found = [_object(f"MCPServer {view.id}", view.generation, f"{view.lifecycle.value}, {view.endpoint.url}")]
-    chosen = (*target.denies, *target.provider, *(target.consumer or ()), *target.watched)
-    for rule in dict.fromkeys(chosen):
+    required = ", requires a user" if view.require_user else ""
+    says = f"{view.lifecycle.value}, {view.endpoint.url}{required}"
+    found = [_object(f"MCPServer {view.id}", view.generation, says)]
+    for rule in _rules(target):
         mode = "" if rule.enforced else " (Audit mode: recorded, never enforced)"
-        says = f"{rule.effect.value} by rule {rule.ref.rule}, key: {rule.key.value}{mode}"
+        about = _about_users(rule.callers, rules.admits(rule.callers, user))
+        says = f"{rule.effect.value} by rule {rule.ref.rule}, key: {rule.key.value}{about}{mode}"
         found.append(_object(f"MCPToolPolicy {rule.ref.object}", rule.ref.generation, says))
-    lent = target.credential
-    if lent is not None:
-        says = snapshot.described(lent.source)
-        found.append(_object(f"credential {lent.name}", view.generation, says))
+    for lent in _credentials(target, user):
+        about = _about_users(lent.callers, choosing.lends(lent, user))
+        found.append(
+            _object(f"credential {lent.name}", view.generation, snapshot.described(lent.source) + about)
+        )
     for held in target.reservations:
         limit = held.pool.limit
         calls = limit.unit is budgets.Unit.CALLS
@@ -102,6 +109,39 @@ def _objects(target: bind.Target, currency: str) -> list[dict[str, Any]]:
         warn = "" if limit.deny else " (warns only)"
         found.append(_object(f"MCPBudget {held.pool.id}", None, f"counts {amount}{warn}"))
     return found
+
+
+def _rules(target: bind.Target) -> Iterator[rules.Rule]:
+    """All that name it, those too that do not match this user."""
+    if target.conditions is None:
+        yield from dict.fromkeys(
+            (*target.denies, *target.provider, *(target.consumer or ()), *target.watched)
+        )
+        return
+    found = target.conditions.found
+    needed = {rules.Key.PLATFORM, rules.Key.PROVIDER} | (
+        {rules.Key.CONSUMER} if target.consumer is not None else set()
+    )
+    yield from (*found.denies, *(rule for rule in found.allows if rule.key in needed), *found.watched)
+
+
+def _credentials(target: bind.Target, user: identity.User | None) -> Iterator[snapshot.Credential]:
+    """The entries that were looked at, up to the one that is lent or in doubt."""
+    if target.conditions is None:
+        yield from () if target.credential is None else (target.credential,)
+        return
+    for entry in target.conditions.entries:
+        yield entry
+        if choosing.lends(entry, user) is not False:
+            return
+
+
+def _about_users(callers: rules.Callers, says: bool | None) -> str:
+    """What is said about users, and what that means for this one."""
+    if not callers:
+        return " (needs a user)" if says is None else ""
+    means = {True: "matches", False: "not this caller", None: "not known without a user"}[says]
+    return f", for users {rules.in_words(callers)} ({means})"
 
 
 def _object(name: str, generation: int | None, says: str) -> dict[str, Any]:
@@ -115,6 +155,7 @@ def _missing(desk: asking.Desk, question: asking.Question) -> Iterator[str]:
         yield f"There is no MCPServer {server}."
         return
     case = scope.case(world, *question.workload)
+    user = question.user
     keys: set[rules.Key] = set()
     for policy in case.policies.about(server):
         own = policy.metadata.namespace
@@ -126,8 +167,10 @@ def _missing(desk: asking.Desk, question: asking.Question) -> Iterator[str]:
             ref = names.RuleRef(own, policy.metadata.name, rule.name, policy.metadata.generation)
             if not speaks:
                 yield f"Allow {ref} (generation {ref.generation}) governs only callers of namespace {own}."
-            elif not case.selects(own, rule.from_):
+            elif (callers := case.callers(own, rule.from_)) is None:
                 yield f"Allow {ref} (generation {ref.generation}) is for other callers."
+            elif rules.admits(callers, user) is False:
+                yield f"Allow {ref} (generation {ref.generation}) is for users {rules.in_words(callers)}, and this caller is none of them."
             elif policy.spec.mode.value == "Audit":
                 yield f"Allow {ref} (generation {ref.generation}) is in Audit mode: recorded, never counted."
             else:

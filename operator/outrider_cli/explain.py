@@ -16,8 +16,8 @@ from typing import Any
 
 import click
 
-from outrider import call, decision, names
-from outrider_cli import asking, attempts, can_i, checked, folder, inpod, output, recalled, whence
+from outrider import call, decision, identity, names
+from outrider_cli import asking, attempts, can_i, checked, folder, inpod, output, recalled, supposed, whence
 
 _ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 _KINDS = {
@@ -36,6 +36,7 @@ _MEANINGS = {str(reason): reason.doc for reason in decision.Reason}
 Examples:
   outrider explain 01JD2M6Q6ZC4W2Q0G6X8T9R1AB
   outrider explain call crm/salesforce delete_account --as sa:sales-agents/quote-bot
+  outrider explain call crm/salesforce query --user okta:ada --group okta:sales
   outrider explain read crm/salesforce crm://accounts/7 --as sa:sales-agents/quote-bot
   outrider explain 01JD2M6Q6ZC4W2Q0G6X8T9R1AB --pod sales-agents/quote-bot-0""",
 )
@@ -58,6 +59,7 @@ Examples:
     "--journal", type=click.Path(path_type=pathlib.Path, file_okay=False), envvar="OUTRIDER_JOURNAL",
     help="The journal's folder itself (or set OUTRIDER_JOURNAL).",
 )  # fmt: skip
+@supposed.options
 @click.option("--pod", metavar="NS/NAME", help="In a cluster: the pod whose journal has the request.")
 @click.option(
     "-o", "--output", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
@@ -67,6 +69,12 @@ Examples:
 def command(context: click.Context, /, *, form: str, **asked: Any) -> None:
     """Exit 0 when the call would be allowed today, 1 when not."""
     asked["cluster_meant"] = asked["cluster_meant"] or asked["pod"] is not None
+    user = supposed.chosen(asked)
+    if user is not None and asked["what"][0] not in asking.VERBS:
+        raise output.Stop(
+            output.USAGE, "--user, --group and --client go with `call`, `get` and `read`",
+            why="the journal knows who called",
+        )  # fmt: skip
     source = whence.chosen(context, asked)
     past = None
     if asked["what"][0] not in asking.VERBS:
@@ -78,7 +86,8 @@ def command(context: click.Context, /, *, form: str, **asked: Any) -> None:
         question = _again(past)
     else:
         who = folder.workload(desk.world, asked["who"])
-        question = can_i.question(asked["what"], who, asked["arguments"])
+        supposed.check(user, desk.enforced(who).providers)
+        question = can_i.question(asked["what"], who, asked["arguments"], user)
     found = checked.explained(desk, question) | {"from": says}
     if past is not None:
         found["recorded"] = _then(past, desk, question)
@@ -149,7 +158,20 @@ def _again(past: dict[str, Any]) -> asking.Question:
             then="ask about that: explain get NAMESPACE/SERVER PROMPT, or explain read NAMESPACE/SERVER URI",
         )  # fmt: skip
     arguments = _arguments(past) if kind is call.Kind.TOOL else None
-    return asking.Question(server, past["tool"], (who[0], who[2]), arguments, kind)
+    return asking.Question(server, past["tool"], (who[0], who[2]), arguments, kind, _user(past))
+
+
+def _user(past: dict[str, Any]) -> identity.User | None:
+    """The user of the recorded call, with all the journal has of it."""
+    if not past.get("user"):
+        return None
+    return identity.User(
+        id=past["user"],
+        names=frozenset((past["user"], *past.get("names", ()))),
+        groups=frozenset(past.get("groups", ())),
+        client=past.get("client", ""),
+        actor=past.get("actor", ""),
+    )
 
 
 def _arguments(past: dict[str, Any]) -> dict[str, Any] | None:
@@ -177,6 +199,7 @@ def _then(past: dict[str, Any], desk: asking.Desk, question: asking.Question) ->
         "time": when.replace("+00:00", "Z"),
         "principal": past["principal"],
         "teams": past["teams"],
+        **{field: past.get(field, empty) for field, empty in attempts.USER_FIELDS.items()},
         "decision": past["decision"],
         "status": past.get("status"),
         "reason": past["reason"],
@@ -207,7 +230,10 @@ def _show(found: dict[str, Any], then: str) -> None:
     kind = call.Kind(found["kind"])
     word = kind.value.lower()
     does = can_i.DOES[kind]
-    click.echo(f"{found['as']} (teams: {teams}) {does} {found['server']} {output.printable(found[word])}")
+    behalf = f" for {output.printable(found['user'])}" if found["user"] else ""
+    click.echo(
+        f"{found['as']} (teams: {teams}){behalf} {does} {found['server']} {output.printable(found[word])}"
+    )
     click.echo(f"configuration {found['snapshot'][:12] or '(version not known)'}, from {found['from']}\n")
     output.table(["CHECK", "", "WHAT IT FOUND"], [_check_row(step) for step in found["checks"]])
     if found["objects"]:
@@ -222,6 +248,8 @@ def _show(found: dict[str, Any], then: str) -> None:
     click.echo(f"Today: {verdict}{told}")
     for text in today["would"]:
         click.echo(f"  in Audit mode: {output.printable(text)}")
+    if found["assumed"]:
+        output.progress(f"Note: {output.printable(found['assumed'])}.")
     if not today["namesChecked"]:
         output.progress(f"Note: {asking.UNCHECKED}. {then}")
 
@@ -241,7 +269,8 @@ def _check_row(step: dict[str, Any]) -> list[str]:
 
 def _show_recorded(found: dict[str, Any]) -> None:
     then = found["recorded"]
-    click.echo(f"Request {then['requestId']} at {then['time']}, by {then['principal']}")
+    behalf = f" for {output.printable(then['user'])}" if then["user"] else ""
+    click.echo(f"Request {then['requestId']} at {then['time']}, by {then['principal']}{behalf}")
     click.echo(
         f"  then        {then['decision'].lower()}: {then['reason']}"
         + (f", {then['status']}" if then["status"] else "")
@@ -268,6 +297,10 @@ def _show_recorded(found: dict[str, Any]) -> None:
         None: "today's version is not known here: you may not see namespace kube-system",
     }[then["sameConfiguration"]]
     click.echo(f"  decided on  configuration {then['snapshot'][:12] or '(none)'}, {same}")
+    if then["groupsLeftOut"]:
+        click.echo(
+            f"  {then['groupsLeftOut']} groups of the user are not in the journal, so nothing below knows of them"
+        )
     if not then["argumentsRerun"]:
         click.echo("  the journal lacks some of the arguments, so they are not checked again below")
     click.echo(f"\nThe same call today, with {found['from']}:\n")
