@@ -131,6 +131,7 @@ def _written(value: Any) -> str:
 def _metrics() -> str:
     subject = telemetry.Telemetry()
     subject.add(telemetry.Gauges(list, lambda: dict.fromkeys(telemetry.JOURNAL_COUNTS, 0.0)))
+    subject.add(telemetry.CredentialGauges(list))
     operator = operator_telemetry.Telemetry()
     operator.watch(operator_telemetry.States(dict))
     return (

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import random
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -288,7 +289,9 @@ async def running(
     out = ssetransport.EitherTransport(
         upstream.AiohttpUpstream(loop, network=network), clock=loop.time, entropy=os.urandom
     )
-    places = {**lenders.Lenders(clock=loop.time).sources, **(sources or {})}
+    asks = fetcher.AiohttpFetcher(loop, network=network)
+    times = lenders.Times(loop.time, time.time, random.random)
+    places = {**lenders.Lenders(times, asks, lenders.Files()).sources, **(sources or {})}
     lender = credentials.Credentials(places, clock=loop.time)
     met = servers.Servers(upstream=out, credentials=lender, current=held, telemetry=tele, clock=loop.time)
 
@@ -314,7 +317,7 @@ async def running(
         writer=records.Writer(kept.key), telemetry=tele, clock=loop.time, wall=time.time, spawn=spawn,
     )  # fmt: skip
     limits_ = pipeline.Limits(calls_max=calls_max)
-    verifier = users.Users(fetcher.AiohttpFetcher(loop, network=network), clock=loop.time, wall=time.time)
+    verifier = users.Users(asks, clock=loop.time, wall=time.time)
     served = pipeline.Pipeline(parts, _gate(known, verifier), current=held, limits=limits_)
     made = World(folder, parts, held, known, served, tasks=tasks, users=verifier)
     made.door = await door.serve(served, host="127.0.0.1", port=0, limits=door.DoorLimits())

@@ -82,8 +82,18 @@ class Proxy:
         self.folder = folder
         self.current = current.Current()
         self.changes: list[bind.Bound] = []
+        self.prepared: list[tuple[snapshot.Snapshot, bind.Bound | None]] = []
+        self.lacking = ""
         dial = snapshots.Dial(f"http://127.0.0.1:{port}", folder / "token", folder)
-        self.config = snapshots.Config(self.current, dial, changed=self.changes.append, jitter=lambda: 0.05)
+        self.config = snapshots.Config(
+            self.current, dial, changed=self.changes.append, jitter=lambda: 0.05, prepare=self.prepare
+        )
+
+    async def prepare(self, fresh: snapshot.Snapshot) -> None:
+        self.prepared.append((fresh, self.current.bound))
+        await asyncio.sleep(0)
+        if self.lacking:
+            raise ImportError(name=self.lacking)
 
     @property
     def title(self) -> str:
@@ -255,6 +265,31 @@ def test_a_control_plane_that_sends_us_away_is_left_and_dialled_again(message: w
         await plane.dialled.get()
         plane.say(wire.encode(message))
         await plane.dialled.get()
+        assert proxy.title == "generation 1"
+
+    run(scenario)
+
+
+def test_what_a_configuration_needs_is_there_before_it_is_in_force() -> None:
+    async def scenario(proxy: Proxy, plane: ControlPlane) -> None:
+        plane.say(offer(content(1), 1))
+        assert (await plane.ack()).ok
+        ((fresh, bound),) = proxy.prepared
+        assert (fresh.servers[0].title, bound) == ("generation 1", None)
+
+    run(scenario)
+
+
+def test_a_configuration_that_needs_what_is_not_here_is_refused_and_the_old_one_stays() -> None:
+    async def scenario(proxy: Proxy, plane: ControlPlane) -> None:
+        plane.say(offer(content(1), 1))
+        assert (await plane.ack()).ok
+        proxy.lacking = "cryptography"
+        plane.say(offer(content(2), 2))
+        answer = await plane.ack()
+        assert (answer.ok, answer.error) == (
+            False, "this proxy lacks what the configuration needs: cryptography",
+        )  # fmt: skip
         assert proxy.title == "generation 1"
 
     run(scenario)

@@ -64,3 +64,30 @@ def test_a_log_line_stays_one_json_object_whatever_it_is_given() -> None:
     assert (first["request"], first["level"]) == ("01J", "info")
     assert second["error"].startswith("ValueError at ")
     assert "canary" not in stream.getvalue()
+
+
+def test_how_credentials_fare_is_read_at_the_scrape() -> None:
+    rows = [
+        telemetry.Credential("crm/api", "org", True, 1_900.0, 3, 1), telemetry.Credential("crm/api", "kv", False, None, 0, 2),
+    ]  # fmt: skip
+    told = telemetry.Telemetry()
+    told.add(telemetry.CredentialGauges(lambda: rows))
+    lines = told.render().decode().splitlines()
+    org, other = 'credential="org",server="crm/api"', 'credential="kv",server="crm/api"'
+    assert f"outrider_credential_available{{{org}}} 1.0" in lines
+    assert f"outrider_credential_available{{{other}}} 0.0" in lines
+    assert f"outrider_credential_expiry_timestamp_seconds{{{org}}} 1900.0" in lines
+    assert not any(
+        line.startswith(f"outrider_credential_expiry_timestamp_seconds{{{other}") for line in lines
+    )
+    refreshed = "outrider_credential_refresh_total"
+    assert f'{refreshed}{{credential="org",outcome="ok",server="crm/api"}} 3.0' in lines
+    assert f'{refreshed}{{credential="kv",outcome="failed",server="crm/api"}} 2.0' in lines
+
+
+def test_credentials_beyond_the_bound_are_no_series() -> None:
+    told = telemetry.Telemetry()
+    row = telemetry.Credential("crm/api", "org", True, None, 0, 0)
+    many = [row._replace(name=str(number)) for number in range(telemetry.SERIES_MAX + 10)]
+    told.add(telemetry.CredentialGauges(lambda: many))
+    assert told.render().count(b"\noutrider_credential_available{") == telemetry.SERIES_MAX

@@ -189,7 +189,7 @@ class Credentials:
         """A snapshot is in force: whatever it does not name is forgotten, here and at the sources."""
         self._slots.clear()
         self._in_force = {key: held.view for key, held in bound.servers.items()}
-        wanted = frozenset(_everything(self._in_force.values()))
+        wanted = frozenset(everything(self._in_force.values()))
         for source in self._distinct():
             source.keep(wanted)
         for view in self._in_force.values():
@@ -219,6 +219,14 @@ class Credentials:
             if (standing := found.get(slot.wanted.where)) is not None:
                 yield Row(server, name, standing)
 
+    def figures(self) -> Iterator[telemetry.Credential]:
+        """The same for the scrape."""
+        for row in self.standing():
+            told = row.standing
+            yield telemetry.Credential(
+                str(row.server), row.credential, told.available, told.expires_at, told.refreshed, told.failed
+            )
+
     async def close(self) -> None:
         """Nothing is lent any more: sources give back what was leased."""
         self._slots.clear()
@@ -231,7 +239,7 @@ class Credentials:
         return {id(source): source for source in self._sources.values()}.values()
 
 
-def _everything(views: Iterable[snapshot.ServerView]) -> Iterator[snapshot.Source]:
+def everything(views: Iterable[snapshot.ServerView]) -> Iterator[snapshot.Source]:
     """What entries name, and what those need in turn: the secret or key of an OAuth client."""
     for view in views:
         for source in (entry.source for entry in view.credentials if entry.source is not None):

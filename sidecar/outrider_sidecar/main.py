@@ -30,6 +30,7 @@ from outrider_sidecar import (
     credentials,
     current,
     door,
+    faring,
     fetcher,
     files,
     ids,
@@ -94,9 +95,10 @@ class Proxy:
             clock=loop.time,
             entropy=os.urandom,
         )
-        self._lenders = lenders.Lenders(clock=loop.time, secrets_dir=chosen.secrets_dir)
-        self._fetcher = fetcher.AiohttpFetcher(loop, network=self._network, own=self._own)
-        self._users = users.Users(self._fetcher, clock=loop.time, wall=time.time)
+        fetching = fetcher.AiohttpFetcher(loop, network=self._network, own=self._own)
+        self._users = users.Users(fetching, clock=loop.time, wall=time.time)
+        files_ = lenders.Files(chosen.vault_token_file, chosen.exchange_token_file, chosen.secrets_dir)
+        self._lenders = lenders.Lenders(lenders.Times(loop.time, time.time, _jitter), fetching, files_)
         lender = self._credentials = credentials.Credentials(self._lenders.sources, clock=loop.time)
         self._servers = servers.Servers(
             upstream=self._upstream,
@@ -117,13 +119,17 @@ class Proxy:
         self._pipeline = self._wired(lender)
         self._telemetry.streams.set_function(lambda: self._pipeline.streams)
         self._telemetry.add(telemetry.Gauges(self._pools, self._counts))
+        self._telemetry.add(telemetry.CredentialGauges(lender.figures))
         self._telling = telling.Telling(self._post, _PACE, clock=loop.time, jitter=_jitter)
+        views = faring.Views(lender.standing, self._providers, loop.time, time.time)
+        self._faring = faring.Faring(self._post, _PACE, views, jitter=_jitter)
         self._config = snapshots.Config(
             self._current,
             snapshots.Dial(chosen.operator, chosen.token_file, chosen.memory, chosen.ca_file),
             changed=self._changed,
             jitter=_jitter,
-            greeted=self._telling.repeat,
+            greeted=self._greeted,
+            prepare=self._lenders.prepare,
         )
 
     def _wired(self, lender: credentials.Credentials) -> pipeline.Pipeline:
@@ -189,6 +195,7 @@ class Proxy:
         log.info("listening", extra=telemetry.fields(port=front.port, adminPort=desk.port))
         self._spawn(self._config.follow())
         self._spawn(self._telling.run())
+        self._spawn(self._faring.run())
         await self._stopping.wait()
         log.info("draining")
         self._pipeline.listeners.drain()
@@ -222,6 +229,14 @@ class Proxy:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a background task failed", exc_info=error)
 
+    def _greeted(self) -> None:
+        """The control plane, or another replica of it, has told us something: it may know nothing of us."""
+        self._telling.repeat()
+        self._faring.repeat()
+
+    def _providers(self) -> list[faring.Keys]:
+        return [faring.Keys(each.provider.name, len(each) > 0, each.failing) for each in self._users.sets()]
+
     def _network(self) -> snapshot.Network:
         return self._current.bound.snapshot.network if self._current.bound is not None else snapshot.Network()
 
@@ -233,6 +248,7 @@ class Proxy:
             bound.servers, moved=[each for each in bound.servers if bound.servers[each].targets is None]
         )
         self._servers.keep(bound)
+        self._lenders.configure(bound)
         self._credentials.keep(bound)
         self._pipeline.listeners.configured(bound)
         self._telling.keep(bound.servers)

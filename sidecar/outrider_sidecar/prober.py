@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 import signal
+import time
 
 from outrider import bind, decision, names, snapshot
 from outrider_sidecar import (
@@ -22,6 +23,8 @@ from outrider_sidecar import (
     complaints,
     credentials,
     current,
+    faring,
+    fetcher,
     files,
     lenders,
     lists,
@@ -60,7 +63,9 @@ class Prober:
             clock=loop.time,
             entropy=os.urandom,
         )
-        self._lenders = lenders.Lenders(clock=loop.time)
+        fetching = fetcher.AiohttpFetcher(loop, network=self._network, own=self._own)
+        files_ = lenders.Files(chosen.vault_token_file, chosen.exchange_token_file, chosen.secrets_dir)
+        self._lenders = lenders.Lenders(lenders.Times(loop.time, time.time, _jitter), fetching, files_)
         self._credentials = credentials.Credentials(self._lenders.sources, clock=loop.time)
         self._servers = servers.Servers(
             upstream=self._upstream,
@@ -73,12 +78,16 @@ class Prober:
         self._telling = telling.Telling(
             self._post, _PACE, clock=loop.time, jitter=_jitter, again=self._rounds.again
         )
+        self._telemetry.add(telemetry.CredentialGauges(self._credentials.figures))
+        views = faring.Views(self._credentials.standing, lambda: (), loop.time, time.time)
+        self._faring = faring.Faring(self._post, _PACE, views, jitter=_jitter)
         self._config = snapshots.Config(
             self._current,
             snapshots.Dial(chosen.operator, chosen.token_file, chosen.memory, chosen.ca_file),
             changed=self._changed,
             jitter=_jitter,
-            greeted=self._telling.repeat,
+            greeted=self._greeted,
+            prepare=self._lenders.prepare,
         )
 
     async def run(self) -> None:
@@ -97,7 +106,8 @@ class Prober:
         if self._chosen.address_file is not None:
             files.write(self._chosen.address_file, json.dumps({"adminPort": desk.port}).encode())
         log.info("probing", extra=telemetry.fields(adminPort=desk.port))
-        working = [loop.create_task(work) for work in (self._config.follow(), self._telling.run())]
+        works = (self._config.follow(), self._telling.run(), self._faring.run())
+        working = [loop.create_task(work) for work in works]
         stopping = loop.create_task(self._stopping.wait())
         try:
             await asyncio.wait([*working, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -113,6 +123,11 @@ class Prober:
             await self._credentials.close()
             await desk.close()
 
+    def _greeted(self) -> None:
+        """As in main."""
+        self._telling.repeat()
+        self._faring.repeat()
+
     def _network(self) -> snapshot.Network:
         return self._current.bound.snapshot.network if self._current.bound is not None else snapshot.Network()
 
@@ -124,6 +139,7 @@ class Prober:
                 "this identity is not the prober's: only servers that it may call are listed",
                 extra=telemetry.fields(workload=str(bound.snapshot.workload)),
             )
+        self._lenders.configure(bound)
         self._credentials.keep(bound)
         self._telling.keep(bound.servers)
         self._rounds.configure({key: held.view.endpoint for key, held in bound.servers.items()})

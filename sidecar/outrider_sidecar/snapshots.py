@@ -19,7 +19,7 @@ import os
 import pathlib
 import ssl
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 import msgspec
@@ -76,10 +76,11 @@ class _Leave(Exception):
 class Config:
     """The client's end of the config stream. `jitter` gives numbers from 0 up to 1.
 
-    `greeted` is called when a stream has told something: whoever is at its other end may know nothing of us.
+    `greeted` is called when a stream has told something: whoever is at its other end may know nothing of us. `prepare` is waited
+    for before a snapshot comes into force; it raises ImportError for one that cannot be enforced here.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- wired in one place
         self,
         held: current.Current,
         dial: Dial,
@@ -87,10 +88,12 @@ class Config:
         changed: Callable[[bind.Bound], None],
         jitter: Callable[[], float],
         greeted: Callable[[], None] = lambda: None,
+        prepare: Callable[[snapshot.Snapshot], Awaitable[None]] | None = None,
     ) -> None:
         self._current = held
         self._dial = dial
         self._greeted = greeted
+        self._prepare = prepare
         self._file = dial.memory / "last-good.json"
         self._trust = trust.Trust(dial.ca_file, dial.memory)
         self._changed = changed
@@ -320,6 +323,11 @@ class Config:
             and snapshot.behind(position, self._position)
         ):
             return wire.WireError("position", "it is older than the configuration in force (N7)")
+        if self._prepare is not None:
+            try:
+                await self._prepare(fresh)
+            except ImportError as lacking:
+                return wire.WireError("", f"this proxy lacks what the configuration needs: {lacking.name}")
         bound = bind.bound(fresh, {}, digest=version)
         for server, found in self._still_valid(fresh).items():
             bound = bound.with_definitions(server, found)

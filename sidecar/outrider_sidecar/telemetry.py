@@ -36,6 +36,17 @@ class Pool(NamedTuple):
     ends_at: float
 
 
+class Credential(NamedTuple):
+    """One entry of a server's credentials at the scrape; `expires_at` in epoch seconds, None for what does not expire."""
+
+    server: str
+    name: str
+    available: bool
+    expires_at: float | None
+    refreshed: int
+    failed: int
+
+
 class _Family:
     """One metric with its label children cached: `labels()` of the library costs more than the count."""
 
@@ -230,3 +241,34 @@ class Gauges(registry.Collector):
             "Records written and not synced yet.",
             value=counts["outrider_audit_buffer_records"],
         )
+
+
+class CredentialGauges(registry.Collector):
+    """How credentials fare, read at the scrape. What is lent in users' names has one row for all of them."""
+
+    def __init__(self, rows: Callable[[], Iterable[Credential]]) -> None:
+        self._rows = rows
+
+    def collect(self) -> Iterable[core.Metric]:
+        labels = ["server", "credential"]
+        available = core.GaugeMetricFamily(
+            "outrider_credential_available", "1 when the credential can be lent now, else 0.", labels=labels
+        )
+        expiry = core.GaugeMetricFamily(
+            "outrider_credential_expiry_timestamp_seconds",
+            "When the credential that is held expires; absent for one that does not.",
+            labels=labels,
+        )
+        refreshes = core.CounterMetricFamily(
+            "outrider_credential_refresh",
+            "Times that a credential was fetched or renewed, by outcome (ok, failed).",
+            labels=[*labels, "outcome"],
+        )
+        for row in itertools.islice(self._rows(), SERIES_MAX):
+            named = [row.server, row.name]
+            available.add_metric(named, float(row.available))
+            if row.expires_at is not None:
+                expiry.add_metric(named, row.expires_at)
+            refreshes.add_metric([*named, "ok"], row.refreshed)
+            refreshes.add_metric([*named, "failed"], row.failed)
+        yield from (available, expiry, refreshes)
