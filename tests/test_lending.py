@@ -173,11 +173,11 @@ def test_the_whole_vault_is_told() -> None:
 
 def test_identity_providers_are_told_to_everybody() -> None:
     given = {**PROVIDERS[0], "clients": ["cli"], "emailDomains": ["example.com"], "maxLifetime": "10m",
-             "claims": {"groups": "roles"}, "caBundle": "-----BEGIN CERTIFICATE-----"}  # fmt: skip
+             "claims": {"groups": "roles", "client": "cid"}, "caBundle": "-----BEGIN CERTIFICATE-----"}  # fmt: skip
     assert seen(entry(none=True), identityProviders=[given]).providers == (
         snapshot.IdentityProvider(
             name="okta", issuer="https://okta.example", audience="outrider", jwks_uri="https://okta.example/k",
-            groups_claim="roles", clients=("cli",), email_domains=("example.com",), lifetime_seconds_max=600,
+            groups_claim="roles", clients=("cli",), client_claim="cid", email_domains=("example.com",), lifetime_seconds_max=600,
             ca_bundle="-----BEGIN CERTIFICATE-----",
         ),
     )  # fmt: skip

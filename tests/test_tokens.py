@@ -83,6 +83,13 @@ def test_groups_come_from_the_claim_that_the_settings_name():
     assert found.user.groups == {"okta:x"}
 
 
+def test_the_client_comes_from_the_claim_that_the_settings_name():
+    okta = OKTA.settings(client_claim="cid", clients=("agent",))
+    assert read(settings=okta, cid="agent", azp="whatever").user.client == "okta:agent"
+    for claims in ({"azp": "agent"}, {"cid": "stranger"}, {"cid": ["agent"]}):
+        assert read(settings=okta, **claims).flaw is F.CLIENT
+
+
 def test_one_text_is_one_group_whatever_is_in_it():
     assert read(groups="a b").user.groups == {"okta:a b"}
 

@@ -291,6 +291,7 @@ class Vault(Struct, frozen=True, kw_only=True):
 
 class IdentityProvider(Struct, frozen=True, kw_only=True):
     """Whose tokens say who a user is. `clients` are those that tokens must have been given to; () for any.
+    `client_claim` names the client; "": `azp` or `client_id` does.
 
     `email_domains`: an address of them is a user's name too, if the provider says that it is verified. `lifetime_seconds_max`: a
     token that lives longer is refused.
@@ -302,6 +303,7 @@ class IdentityProvider(Struct, frozen=True, kw_only=True):
     jwks_uri: str
     groups_claim: str = "groups"
     clients: tuple[str, ...] = ()
+    client_claim: str = ""
     email_domains: tuple[str, ...] = ()
     lifetime_seconds_max: int = 5400
     ca_bundle: str | None = None

@@ -253,15 +253,16 @@ def _user(claims: Mapping[str, Any], provider: snapshot.IdentityProvider, token:
 
 def _given_to(claims: Mapping[str, Any], provider: snapshot.IdentityProvider) -> tuple[str, str]:
     """(client, actor), each "" when the token names none; both must be among the provider's clients, if it lists any."""
-    named = {
-        claims[name] for name in ("azp", "client_id") if _is_name(claims.get(name), SUBJECT_CHARACTERS_MAX)
-    }
-    present = sum(name in claims for name in ("azp", "client_id"))
+    members = (provider.client_claim,) if provider.client_claim else ("azp", "client_id")
+    named = {claims[name] for name in members if _is_name(claims.get(name), SUBJECT_CHARACTERS_MAX)}
+    present = sum(name in claims for name in members)
     act = claims.get("act")
     actor = act.get("sub") if isinstance(act, dict) else None
     unusable = present and not named
     if unusable or len(named) > 1 or ("act" in claims and not _is_name(actor, SUBJECT_CHARACTERS_MAX)):
-        raise _Flawed(Flaw.CLIENT, "azp, client_id or act is unusable, or they contradict each other")
+        raise _Flawed(
+            Flaw.CLIENT, f"{' or '.join(members)} or act is unusable, or they contradict each other"
+        )
     client = next(iter(named), "")
     parties = {each for each in (client, actor or "") if each}
     if provider.clients and (not parties or not parties <= set(provider.clients)):

@@ -78,6 +78,7 @@ def _provider(given: trust.IdentityProvider) -> snapshot.IdentityProvider:
         jwks_uri=given.jwks_uri,
         groups_claim=default_text(given.claims.groups),
         clients=given.clients,
+        client_claim=given.claims.client or "",
         email_domains=given.email_domains,
         lifetime_seconds_max=int(fields.seconds(given.max_lifetime)),
         ca_bundle=given.ca_bundle,

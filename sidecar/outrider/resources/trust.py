@@ -74,6 +74,11 @@ class Claims(Model):
     groups: Annotated[str, pydantic.Field(pattern=CLAIM_PATTERN, max_length=128)] = pydantic.Field(
         default="groups", description="The claim that lists the user's groups."
     )
+    client: Annotated[str, pydantic.Field(pattern=CLAIM_PATTERN, max_length=128)] | None = pydantic.Field(
+        default=None,
+        description="The claim that names the OAuth client that the token was given to, where that is neither `azp` nor "
+        "`client_id`: `cid` at Okta, `appid` in tokens of Entra ID's first version.",
+    )
 
 
 class IdentityProvider(Model):
