@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from tests import openbao, relay, vaultside
+from tests.kube import apiserver, certs
 
 from outrider_sidecar import logins, vault, vaultline
 
@@ -221,6 +222,28 @@ def test_a_refused_login_is_vaults_last_word_only_when_it_lasts(
             vaultside.pod_token(tmp_path, vault.jwt())
             our.time.ahead += 20
             assert await our.read() == "canary-1"
+
+    asyncio.run(main())
+
+
+def test_an_api_server_that_is_away_looks_like_a_refused_login_and_ends_nothing_at_once(
+    vault: openbao.Vault, tmp_path: pathlib.Path
+) -> None:
+    authority = certs.Authority.make(tmp_path / "pki", ["localhost"])
+    away = f"https://127.0.0.1:{apiserver.free_port()}"
+    vault.call("POST", "sys/auth/lg-away", {"type": "kubernetes"})
+    vault.call(
+        "POST", "auth/lg-away/config",
+        {"kubernetes_host": away, "kubernetes_ca_cert": authority.ca_file.read_text(), "disable_local_ca_jwt": True},
+    )  # fmt: skip
+    role = {"bound_service_account_names": ["*"], "bound_service_account_namespaces": ["agents"]}
+    vault.call("POST", "auth/lg-away/role/outrider-lg", {**role, "audience": openbao.AUDIENCE})
+
+    async def main() -> None:
+        async with side(vault, tmp_path, method="Kubernetes", auth_path="lg-away") as our:
+            failed = await our.failed()
+            assert (failed.trouble, failed.status, failed.final) == (T.UNADMITTED, 403, False)
+            assert "can Vault review tokens of this cluster?" in str(failed)
 
     asyncio.run(main())
 

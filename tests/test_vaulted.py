@@ -136,14 +136,7 @@ def test_the_kubernetes_method_lets_in_a_pod_of_the_real_api_server_and_nobody_e
         "name": "system:auth-delegator",
     }
     for namespace in (name, f"{name}-other"):
-        cluster.apply(
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
-            {
-                "apiVersion": "v1",
-                "kind": "ServiceAccount",
-                "metadata": {"name": "bot", "namespace": namespace},
-            },
-        )
+        cluster.service_account(cluster.namespace(namespace), "bot")
     cluster.apply(
         {
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},

@@ -99,6 +99,30 @@ def test_while_nobody_is_there_one_request_at_a_time_goes_and_tells(
     asyncio.run(main())
 
 
+def test_an_outage_is_told_once_and_so_is_its_end(
+    vault: openbao.Vault, pod: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    async def main() -> None:
+        time = vaultside.Time()
+        with relay.before(vault.address) as between:
+            to = line(vaultside.site(vault, address=between.address), pod, time)
+            between.fault = lambda _: relay.Fault(0)
+            for _ in range(10):
+                await failed(to.login(ROLE))
+                time.ahead += 15
+            between.fault = lambda _: None
+            await to.login(ROLE)
+            to.close()
+
+    asyncio.run(main())
+    assert [each.getMessage().split(" at ")[0] for each in caplog.records] == [
+        "what comes from Vault serves until it ends: Vault", "Vault",
+    ]  # fmt: skip
+    assert caplog.records[-1].getMessage().endswith("answers again")
+
+
 def test_what_vault_refuses_shuts_no_line(vault: openbao.Vault, pod: pathlib.Path) -> None:
     async def main() -> None:
         to = line(vaultside.site(vault), pod, vaultside.Time())

@@ -72,6 +72,7 @@ class _Held(Generic[_V]):
     timer: asyncio.TimerHandle | None = None
     begun: float = -math.inf
     pressed_at: float = -math.inf
+    soon: bool = False
     refreshed: int = 0
     failed: int = 0
 
@@ -221,12 +222,13 @@ class Keeping(Generic[_V]):
             self._lent(held)
         finally:
             held.task = None
-            self._at(held, again)
+            self._at(held, pacing.FIRST_SECONDS if held.soon else again)
+            held.soon = False
 
     def _took_ill(self, held: _Held[_V], error: vault.Failed) -> None:
         """What is held serves on, unless this was Vault's last word on it."""
         held.failed += 1
-        if held.failure is None or str(held.failure) != str(error):
+        if not error.outage and (held.failure is None or str(held.failure) != str(error)):
             log.warning("a secret could not be had: %s", error)
         held.failure = error.with_traceback(None)
         if error.final:
@@ -278,6 +280,8 @@ class Keeping(Generic[_V]):
         held.timer = None
         if held.task is None:
             self._begin(held)
+        else:  # what is under way may have begun with a token that is not good any longer
+            held.soon = True
 
     def _untimed(self, held: _Held[_V]) -> None:
         if held.timer is not None:

@@ -9,6 +9,7 @@ it is not asked by everybody: the line is shut for a while, then one request goe
 from __future__ import annotations
 
 import asyncio
+import logging
 import pathlib
 import threading
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from outrider_sidecar import pacing, vault, workers
 
 if TYPE_CHECKING:
     from outrider_sidecar import hvacvault
+
+log = logging.getLogger("outrider")
 
 THREADS = 2
 WAIT_SECONDS = 20.0
@@ -96,12 +99,12 @@ class VaultLine:
             if error.outage and not (engine and error.trouble is vault.Trouble.SLOW):
                 self._outage(error)
             elif error.status:
-                self._shut.worked()
+                self._worked()
             raise
         finally:
             if probing:
                 self._trying = False
-        self._shut.worked()
+        self._worked()
         return answer
 
     def _let_through(self) -> bool:
@@ -118,10 +121,17 @@ class VaultLine:
         return True
 
     def _outage(self, error: vault.Failed) -> None:
-        """Requests that were under way together fail together, and count once."""
+        """Requests that were under way together fail together, and count once. It is told once, whoever asked."""
+        if not self._shut.failures:
+            log.warning("what comes from Vault serves until it ends: %s", error)
         if not self._shut.left:
             self._shut.failed()
         self._last = error
+
+    def _worked(self) -> None:
+        if self._shut.failures:
+            log.info("Vault at %s answers again", self._site.address)
+        self._shut.worked()
 
     def _made(self) -> hvacvault.HvacVault:
         """In a thread: the import takes longer than the loop may be held."""
