@@ -274,6 +274,13 @@ def _gate(known: lists.Lists, verifier: users.Users) -> pipeline.Gate:
     )
 
 
+def _places(
+    loop: asyncio.AbstractEventLoop, asks: fetcher.AiohttpFetcher, more: Mapping[type, loans.Source]
+) -> dict[type, loans.Source]:
+    times = lenders.Times(loop.time, time.time, random.random)
+    return {**lenders.Lenders(times, asks, lenders.Files()).sources, **more}
+
+
 @contextlib.asynccontextmanager
 async def running(
     folder: pathlib.Path, *, calls_max: int = 2048, sources: Mapping[type, loans.Source] | None = None, **limits: Any
@@ -290,9 +297,7 @@ async def running(
         upstream.AiohttpUpstream(loop, network=network), clock=loop.time, entropy=os.urandom
     )
     asks = fetcher.AiohttpFetcher(loop, network=network)
-    times = lenders.Times(loop.time, time.time, random.random)
-    places = {**lenders.Lenders(times, asks, lenders.Files()).sources, **(sources or {})}
-    lender = credentials.Credentials(places, clock=loop.time)
+    lender = credentials.Credentials(_places(loop, asks, sources or {}), clock=loop.time)
     met = servers.Servers(upstream=out, credentials=lender, current=held, telemetry=tele, clock=loop.time)
 
     def observed(server: names.ServerId, found: Any) -> None:

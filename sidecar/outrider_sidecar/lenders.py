@@ -14,7 +14,8 @@ import pathlib
 from collections.abc import Callable
 
 from outrider import bind, snapshot
-from outrider_sidecar import credentials, fetching, loans, secretfiles
+from outrider_sidecar import credentials, fetching, loans, secretfiles, settings
+from outrider_sidecar import users as users_
 
 _VAULT = (snapshot.VaultSecret, snapshot.VaultLease, snapshot.ClientCertificate)
 _OAUTH = (snapshot.ClientCredentials, snapshot.TokenExchange)
@@ -36,6 +37,11 @@ class Files:
     vault_token: pathlib.Path | None = None
     exchange_token: pathlib.Path | None = None
     secrets: pathlib.Path | None = None
+
+    @classmethod
+    def chosen(cls, flags: settings.Settings) -> Files:
+        """Those that the flags name."""
+        return cls(flags.vault_token_file, flags.exchange_token_file, flags.secrets_dir)
 
 
 class Lenders:
@@ -86,7 +92,7 @@ class Lenders:
 def _imported(wanted: frozenset[snapshot.Source], kinds: set[type], *, users: bool) -> None:
     """Blocks."""
     if users:
-        from outrider_sidecar import keysets  # noqa: F401 -- to have it loaded
+        users_.prepare()
     if kinds & {*_VAULT}:
         from outrider_sidecar import hvacvault, vaulted  # noqa: F401 -- to have them loaded
     if kinds & {*_OAUTH}:

@@ -95,10 +95,11 @@ class Proxy:
             clock=loop.time,
             entropy=os.urandom,
         )
-        fetching = fetcher.AiohttpFetcher(loop, network=self._network, own=self._own)
-        self._users = users.Users(fetching, clock=loop.time, wall=time.time)
-        files_ = lenders.Files(chosen.vault_token_file, chosen.exchange_token_file, chosen.secrets_dir)
-        self._lenders = lenders.Lenders(lenders.Times(loop.time, time.time, _jitter), fetching, files_)
+        asks = fetcher.AiohttpFetcher(loop, network=self._network, own=self._own)
+        self._users = users.Users(asks, clock=loop.time, wall=time.time)
+        self._lenders = lenders.Lenders(
+            lenders.Times(loop.time, time.time, _jitter), asks, lenders.Files.chosen(chosen)
+        )
         lender = self._credentials = credentials.Credentials(self._lenders.sources, clock=loop.time)
         self._servers = servers.Servers(
             upstream=self._upstream,
@@ -120,8 +121,13 @@ class Proxy:
         self._telemetry.streams.set_function(lambda: self._pipeline.streams)
         self._telemetry.add(telemetry.Gauges(self._pools, self._counts))
         self._telemetry.add(telemetry.CredentialGauges(lender.figures))
+        self._heard_by(loop)
+
+    def _heard_by(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The ways between us and the control plane."""
+        chosen = self._chosen
         self._telling = telling.Telling(self._post, _PACE, clock=loop.time, jitter=_jitter)
-        views = faring.Views(lender.standing, self._providers, loop.time, time.time)
+        views = faring.Views(self._credentials.standing, self._providers, loop.time, time.time)
         self._faring = faring.Faring(self._post, _PACE, views, jitter=_jitter)
         self._config = snapshots.Config(
             self._current,

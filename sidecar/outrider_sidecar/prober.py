@@ -63,9 +63,10 @@ class Prober:
             clock=loop.time,
             entropy=os.urandom,
         )
-        fetching = fetcher.AiohttpFetcher(loop, network=self._network, own=self._own)
-        files_ = lenders.Files(chosen.vault_token_file, chosen.exchange_token_file, chosen.secrets_dir)
-        self._lenders = lenders.Lenders(lenders.Times(loop.time, time.time, _jitter), fetching, files_)
+        asks = fetcher.AiohttpFetcher(loop, network=self._network, own=self._own)
+        self._lenders = lenders.Lenders(
+            lenders.Times(loop.time, time.time, _jitter), asks, lenders.Files.chosen(chosen)
+        )
         self._credentials = credentials.Credentials(self._lenders.sources, clock=loop.time)
         self._servers = servers.Servers(
             upstream=self._upstream,
