@@ -261,7 +261,10 @@ class Lists:
         except ListingFailed as failure:
             if str(entry.failed) != str(failure):
                 fields = telemetry.fields(server=str(place[0]), kind=place[1].value, why=str(failure))
-                log.warning("server cannot be listed", extra=fields)
+                if failure.reason is decision.Reason.USER_REQUIRED:
+                    log.info("server is listed when a user asks", extra=fields)
+                else:
+                    log.warning("server cannot be listed", extra=fields)
             entry.failed = failure
             entry.due = self._clock() + RETRY_SECONDS
         except Exception as bug:  # noqa: BLE001 -- a bug must not make every caller ask the server again
