@@ -141,3 +141,68 @@ def test_both_keys_must_be_turned_for_one_and_the_same_kind() -> None:
     )
     assert index(provider, other, consumer_key_needed=True).opens == frozenset()
     assert index(provider, consumer, consumer_key_needed=True).opens == {TOOL}
+
+
+# Users ----------------------------------------------------------------------------------------------------------------
+
+
+def of_sales() -> targets.Target:
+    subject = index(testing.allow("query", callers=testing.callers(groups=["okta:sales"])))
+    found = subject.target("query", None)
+    assert found is not None
+    return found
+
+
+def test_a_name_is_made_once_for_users_who_are_the_same_to_rules() -> None:
+    target = of_sales()
+    seen = target.of(testing.a_user("sales", token="one"))
+    assert target.of(testing.a_user("sales", token="another", expires_at=9.0)) is seen
+    assert target.of(None) is target
+    for other in (
+        testing.a_user("sales", names=("okta:x",)), testing.a_user("sales", "x"), testing.a_user("sales", client="okta:c"),
+    ):  # fmt: skip
+        assert target.of(other) is not seen
+    assert seen.of(None) is target
+    assert seen.of(testing.a_user()) is target.of(testing.a_user())
+    assert (seen.listed, target.of(testing.a_user()).listed) == (True, False)
+
+
+def test_no_more_users_are_kept_than_the_bound_says_and_no_token_is() -> None:
+    target = of_sales()
+    for number in range(targets.USERS_MAX * 3):
+        assert target.of(testing.a_user("sales", id=f"okta:{number}", token="CANARY")).listed
+    assert target.conditions is not None
+    assert len(target.conditions._memo) <= targets.USERS_MAX
+    assert "CANARY" not in repr(vars_of(target.conditions))
+
+
+def vars_of(whole: targets.Whole) -> list[object]:
+    return [whole._memo.keys(), *whole._memo.values()]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "more"),
+    [
+        ([testing.allow(callers=testing.callers(users=["okta:a"]))], {}),
+        ([testing.allow(), testing.deny(callers=testing.callers(users=["okta:a"]))], {}),
+        ([testing.allow(), testing.deny(callers=testing.callers(users=["okta:a"]), enforced=False)], {}),
+        ([testing.allow()], {"require_user": True}),
+        ([testing.allow()], {"limits": (testing.a_limit(calls=1, callers=testing.callers(users=["okta:a"])),)}),
+        ([testing.allow()], {"credentials": (snapshot.Credential(name="c", callers=testing.callers(users=["okta:a"])),)}),
+    ],
+)  # fmt: skip
+def test_a_user_makes_a_difference_where_anything_says_so_and_nowhere_else(
+    chosen: list[rules.Rule], more: dict[str, object]
+) -> None:
+    hinging, plain = (
+        index(*chosen, **more).target("query", None),
+        index(testing.allow()).target("query", None),
+    )
+    assert hinging is not None
+    assert plain is not None
+    assert hinging.conditions is not None
+    assert plain.conditions is None
+    elsewhere = index(testing.allow(), testing.deny("drop", callers=testing.callers(users=["okta:a"])))
+    found = elsewhere.target("query", None)
+    assert found is not None
+    assert found.conditions is None

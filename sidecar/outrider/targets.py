@@ -3,7 +3,7 @@
 
 Called by bind, when a list arrives and when a URI is first named, and never once per call. Refuses names that could be nobody's:
 those get no Target, so that nothing can be decided about them but that they are unknown. Only where something about a name
-depends on the user is a Target made once more for each call that has one (`Target.of`).
+depends on the user is a Target made once more for each user who calls or lists it (`Target.of`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,12 @@ _OTHER_COUNTERS = {call.Kind.PROMPT: "(prompts)", call.Kind.RESOURCE: "(resource
 
 _COMPARED_MAX = 256
 """Silent Denies of URIs that are compared with every Allow; of more it is assumed that they leave something."""
+
+
+USERS_MAX = 16
+"""Users for whom one name is kept made; then all are forgotten and made anew."""
+
+_Seen = tuple[frozenset[str], frozenset[str], str] | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,7 +65,7 @@ class Target:
 
     def of(self, user: identity.User | None) -> Target:
         """The same name as it stands for this user; None: for a call that presents nobody, and for lists."""
-        return self if self.conditions is None else self.conditions.target(user)
+        return self if self.conditions is None else self.conditions.of(user)
 
 
 Key = tuple[call.Kind, str]
@@ -111,7 +117,10 @@ class Found:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Whole:
-    """Everything about one name before it is known who the user is. `entries` are the credentials that fit the name, in order."""
+    """Everything about one name before it is known who the user is. `entries` are the credentials that fit the name, in order.
+
+    `_memo` holds what was made of it, by what a user is to rules; a user itself has a token in it, which is kept nowhere.
+    """
 
     server: snapshot.ServerView
     kind: call.Kind
@@ -123,6 +132,17 @@ class Whole:
     price: budgets.Price
     reservations: tuple[budgets.Reservation, ...]
     validate: schemas.Validator | None
+    _memo: dict[_Seen, Target] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    def of(self, user: identity.User | None) -> Target:
+        """As `target`, made once for each of the users who came last, so that a call costs the same with one rule and with many."""
+        seen = None if user is None else (user.names, user.groups, user.client)
+        found = self._memo.get(seen)
+        if found is None:
+            if len(self._memo) >= USERS_MAX:
+                self._memo.clear()
+            found = self._memo[seen] = self.target(user)
+        return found
 
     @property
     def conditional(self) -> bool:
@@ -297,7 +317,7 @@ class Index:
             reservations=self._reservations(name, kind, price),
             validate=None if schema is None else schemas.Validator(schema),
         )
-        return whole.target(None)
+        return whole.of(None)
 
     def flaws(self, observed: catalog.Definitions) -> tuple[tuple[str, str], ...]:
         """Tools that are left out because arguments must be checked and cannot be: (name, what is wrong)."""
