@@ -166,7 +166,7 @@ def test_what_only_several_objects_show_is_stored_and_said_in_the_status(api, na
 
 
 def test_the_examples_that_hold_no_laptops_fields_are_taken(api, admin) -> None:
-    for file in ("policies.yaml", "budgets.yaml"):
+    for file in ("policies.yaml", "budgets.yaml", "cluster/servers.yaml", "cluster/policies.yaml"):
         for made in yaml.safe_load_all((ROOT / "examples" / file).read_text()):
             api.namespace(made["metadata"]["namespace"])
             assert admin.send(made, "dryRun=All") == (201, "")
