@@ -18,7 +18,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 CHARTS = [helm.OUTRIDER, helm.DEMO]
 EVERYTHING: helm.Values = {
     "networkPolicy": {"enabled": True},
-    "metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}},
+    "metrics": {
+        "podMonitor": {"enabled": True},
+        "serviceMonitor": {"enabled": True},
+        "prometheusRule": {"enabled": True},
+    },
     "argocd": {"healthChecks": True},
 }
 PROVIDED: helm.Values = {
@@ -140,6 +144,28 @@ MATRIX: dict[str, helm.Values] = {
             "teams": [{"name": "sales", "namespaces": ["sales-agents"]}],
             "network": {"allow": [{"suffix": ".corp.example", "cidr": "10.0.0.0/8"}]},
         }
+    },
+    "vault and users": {
+        "settings": {
+            "vault": {
+                "address": "https://vault.example:8200",
+                "method": "JWT",
+                "authPath": "jwt",
+                "namespace": "team",
+            },
+            "identityProviders": [
+                {
+                    "name": "okta",
+                    "issuer": "https://okta.example",
+                    "audience": "outrider",
+                    "jwksUri": "https://okta.example/keys",
+                    "claims": {"groups": "roles"},
+                    "clients": ["agent"],
+                }
+            ],
+            "teams": [{"name": "sales", "groups": ["okta:sales"]}],
+        },
+        "prober": {"secrets": {"crm/salesforce": "salesforce-token", "ops/jira": "jira-token"}},
     },
     "network policy, closed": {
         "networkPolicy": {
