@@ -46,13 +46,66 @@ def test_a_disabled_server_is_left_alone() -> None:
     assert probing(world(server(lifecycle="Disabled"))).servers == ()
 
 
-def test_of_credentials_only_the_first_counts_and_only_one_that_is_none_can_be_lent() -> None:
-    none = {"name": "open", "from": [{"teams": ["x"]}], "none": True}
-    file = {"name": "token", "from": [{"anyone": True}], "file": {"path": "token"}}
-    open_first = probing(world(server(credentials=[none, file]))).servers[0]
-    assert [entry.name for entry in open_first.credentials] == ["open"]
-    file_first = probing(world(server(credentials=[file, none]))).servers[0]
-    assert (file_first.credentials, file_first.credential_required) == ((), False)
+def entry(name="c", who=({"anyone": True},), **kind):
+    return {"name": name, "from": list(who), **kind}
+
+
+VAULT = {"address": "https://vault.example"}
+TOKEN = {"path": "token", "key": "t"}
+GRANT = {"tokenUrl": "https://as.example/t", "clientId": "c", "clientSecret": {"vault": TOKEN}}
+USERS = [{"groups": ["okta:a"]}]
+
+
+def lent(*entries, **settings):
+    """What the prober lists crm/s with."""
+    made = probing(world(server(credentials=list(entries)), vault=VAULT, **settings))
+    return [(each.name, each.source) for each in made.servers[0].credentials]
+
+
+def test_the_first_entry_that_needs_no_user_is_lent_whoever_it_is_meant_for() -> None:
+    assert lent(entry(who=[{"teams": ["x"]}], none=True), entry("other", vault=TOKEN)) == [("c", None)]
+    mine = snapshot.VaultSecret(role="outrider_prober", path="outrider/servers/crm/s/token", key="t")
+    assert lent(entry(who=[{"namespaces": ["a"]}], vault=TOKEN)) == [("c", mine)]
+    skipped = [entry("users", USERS, none=True), entry("exchange", tokenExchange=GRANT)]
+    assert lent(*skipped, entry(vault=TOKEN)) == [("c", mine)]
+    assert lent(entry(who=[*USERS, {"namespaces": ["a"]}], vault=TOKEN)) == [("c", mine)], (
+        "one way needs none"
+    )
+    assert lent(*skipped) == []
+
+
+def test_a_secret_of_the_probers_own_pod_an_access_token_and_a_certificate_are_lent() -> None:
+    assert lent(entry(secretRef={"key": "t"})) == [("c", snapshot.MountedSecret(path="crm.s/t"))]
+    [(_, source)] = lent(entry(oauthClientCredentials=GRANT))
+    assert source.client.secret.role == "outrider_prober"
+    pki = {"vault": {"path": "pki/issue/x"}, "commonName": "x"}
+    [(_, source)] = lent(entry(clientCertificate=pki))
+    assert (source.role, source.path) == ("outrider_prober", "outrider/servers/crm/s/pki/issue/x")
+
+
+def test_what_is_a_workloads_or_in_a_laptops_file_is_not_lent_and_nothing_is_in_its_place() -> None:
+    """Listing with another credential than agents call with would pin what nobody gets."""
+    open_ = entry("open", none=True)
+    assert lent(entry(vault={**TOKEN, "owner": "Workload"}), open_) == []
+    assert lent(entry(file={"path": "token"}), open_) == []
+    theirs = {**GRANT, "clientSecret": {"vault": {**TOKEN, "owner": "Workload"}}}
+    assert lent(entry(oauthClientCredentials=theirs), open_) == []
+    assert lent(entry(oauthClientCredentials={**GRANT, "clientSecret": {"file": {"path": "x"}}}), open_) == []
+    assert (
+        probing(world(server(credentials=[entry(file={"path": "x"})]))).servers[0].credential_required
+        is False
+    )
+
+
+def test_the_probers_snapshot_knows_the_vault_and_follows_it() -> None:
+    remembering = compiler.Probing(*PROBER)
+    listed = server(credentials=[entry(vault=TOKEN)])
+    before = world(listed, vault=VAULT)
+    assert remembering(before).vault == snapshot.Vault(address="https://vault.example")
+    after = type(before)(servers=before.servers, settings=world(vault={**VAULT, "prefix": "kv"}).settings)
+    [view] = remembering(after).servers
+    assert view.credentials[0].source.path == "kv/servers/crm/s/token"
+    assert snapshot.canonical(remembering(after)) == snapshot.canonical(probing(after))
 
 
 def test_the_same_world_is_the_same_bytes_and_what_did_not_change_is_not_viewed_anew() -> None:
