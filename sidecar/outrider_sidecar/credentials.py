@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import logging
 import urllib.parse
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from outrider import bind, decision, identity, names, snapshot
@@ -45,19 +46,19 @@ Unavailable = loans.Unavailable
 
 @dataclasses.dataclass(slots=True, repr=False)
 class _Slot:
-    """One entry of one server as it is in force, and what was lent last: the same loan makes the same headers."""
+    """One entry of one server as it is in force. `made` holds what loans were made into, as long as their source has them.
+
+    `of_user`: what is lent is the user's own.
+    """
 
     view: snapshot.ServerView
     entry: snapshot.Credential
     source: loans.Source
     wanted: loans.Wanted
-    loan: loans.Loan | None = None
-    lent: exchange.Lent = _NOTHING
-
-    @property
-    def of_user(self) -> bool:
-        """What is lent is the user's own, so nothing of it is kept here."""
-        return isinstance(self.entry.source, snapshot.TokenExchange)
+    of_user: bool
+    made: weakref.WeakKeyDictionary[loans.Loan, exchange.Lent] = dataclasses.field(
+        default_factory=weakref.WeakKeyDictionary
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,13 +93,16 @@ class Credentials:
         slot = self._slots.get((permit.server.id, entry.name))
         if slot is None or slot.view is not permit.server:
             slot = self._slot(permit.server, entry)
-        wanted = slot.wanted if not slot.of_user else self._wanted(slot, permit.call.user)
+        wanted = slot.wanted
+        if slot.of_user:
+            wanted = loans.Wanted(wanted.where, wanted.server, _present(slot, permit.call.user))
         loan = slot.source.at_hand(wanted)
         if loan is None:
             return None
-        if loan is slot.loan:
-            return slot.lent
-        return None if loan.certificate is not None else _kept(slot, loan, _lent(slot, loan))
+        lent = slot.made.get(loan)
+        if lent is None and loan.certificate is None:
+            lent = slot.made[loan] = _lent(slot, loan)
+        return lent
 
     async def lend(self, permit: decision.Permit, *, deadline: float | None = None) -> exchange.Lent:
         """Like `at_hand`, waiting for the source until `deadline` (loop time). Raises Unavailable."""
@@ -148,24 +152,24 @@ class Credentials:
 
     async def _prepared(self, slot: _Slot, loan: loans.Loan) -> exchange.Lent:
         """What is lent by this loan, made once."""
-        if loan is slot.loan:
-            return slot.lent
+        if (lent := slot.made.get(loan)) is not None:
+            return lent
         if loan.certificate is None:
-            return _kept(slot, loan, _lent(slot, loan))
+            lent = slot.made[loan] = _lent(slot, loan)
+            return lent
         endpoint = slot.view.endpoint
         if not endpoint.url.startswith("https:"):
             text = f"credential {slot.entry.name!r} is a client certificate, and the endpoint is not https"
             raise loans.Unavailable(_R.CREDENTIAL_UNAVAILABLE, text)
         context = await asyncio.to_thread(clienttls.context, endpoint.ca_bundle, loan.certificate)
         shown = exchange.Identity(f"{slot.entry.name}\0{loan.certificate.version}", context)
-        return _kept(slot, loan, exchange.Lent(version=loan.version, identity=shown))
+        lent = slot.made[loan] = exchange.Lent(version=loan.version, identity=shown)
+        return lent
 
     def _wanted(self, slot: _Slot, user: identity.User | None, deadline: float | None = None) -> loans.Wanted:
-        if slot.of_user and user is None:
-            text = f"credential {slot.entry.name!r} is the user's own, and there is no user"
-            raise loans.Unavailable(_R.USER_REQUIRED, text)
         until = self._clock() + LEND_SECONDS if deadline is None else deadline
-        return dataclasses.replace(slot.wanted, user=user if slot.of_user else None, deadline=until)
+        whose = _present(slot, user) if slot.of_user else None
+        return loans.Wanted(slot.wanted.where, slot.wanted.server, whose, until)
 
     def _slot(self, view: snapshot.ServerView, entry: snapshot.Credential) -> _Slot:
         """Of the entry as it is in force, or of one that was and is still in use. Raises Unavailable when nothing here lends it."""
@@ -178,7 +182,8 @@ class Credentials:
         if source is None:
             text = f"credential {entry.name!r} is one that this proxy cannot lend"
             raise loans.Unavailable(_R.CREDENTIAL_UNAVAILABLE, text)
-        slot = _Slot(view, entry, source, loans.Wanted(entry.source, view.id))
+        own = isinstance(entry.source, snapshot.TokenExchange)
+        slot = _Slot(view, entry, source, loans.Wanted(entry.source, view.id), own)
         if self._in_force is None or self._in_force.get(view.id) is view:
             self._slots[key] = slot
         return slot
@@ -256,10 +261,11 @@ def _told(
     )
 
 
-def _kept(slot: _Slot, loan: loans.Loan, lent: exchange.Lent) -> exchange.Lent:
-    if not slot.of_user:
-        slot.loan, slot.lent = loan, lent
-    return lent
+def _present(slot: _Slot, user: identity.User | None) -> identity.User:
+    if user is None:
+        text = f"credential {slot.entry.name!r} is the user's own, and there is no user"
+        raise loans.Unavailable(_R.USER_REQUIRED, text)
+    return user
 
 
 def _lent(slot: _Slot, loan: loans.Loan) -> exchange.Lent:

@@ -38,9 +38,9 @@ class Certificate:
     version: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+@dataclasses.dataclass(frozen=True, slots=True, repr=False, eq=False, weakref_slot=True)
 class Loan:
-    """One secret value, or a certificate instead.
+    """One secret value, or a certificate instead. As long as nothing has changed, a source lends the very same one.
 
     `version` tells this value from the one before and the next (never the value itself, nor a hash of it). `expires_at` in seconds
     of the wall clock. `origin`: the scheme://host:port that it is for alone; "" where the secret does not say.
