@@ -255,7 +255,7 @@ def test_while_vault_is_away_a_secret_serves_on(own_vault: openbao.Vault, tmp_pa
                 assert our.at_hand(where).value == b"canary-1"
                 assert (await our.fetch(where)).value == b"canary-1"
                 assert our.standing(where).available
-                error = await unavailable(our.fetch(vaultside.secret("kv", "never-read")))
+                error = await unavailable(our.fetch(vaultside.secret("kv", why.replace(" ", "-"))))
                 assert why in str(error)
 
             await lends_through(own_vault.seal, "is sealed")

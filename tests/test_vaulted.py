@@ -57,7 +57,8 @@ def test_another_site_is_another_world(
                 our.keep(where)
                 assert await our.value(where) == b"canary-new"
                 await vaultside.until(lambda: between.count("revoke-self"), "the old token is given back")
-                assert await vaultside.away(tokens, vault) < before
+                while await vaultside.away(tokens, vault) >= before:
+                    await asyncio.sleep(0.05)
                 our.vaulted.configure(None)
                 assert "set vault.address" in await our.why(where)
 
@@ -104,8 +105,9 @@ def test_the_token_of_a_role_that_nothing_needs_is_given_back(
             assert our.at_hand(kept) is not None
             await our.vaulted.close()
             await our.vaulted.close()
-            assert tokens(own_vault) == before
             assert our.at_hand(kept) is None
+            while await vaultside.away(tokens, own_vault) > before:
+                await asyncio.sleep(0.05)
 
     asyncio.run(main())
 
