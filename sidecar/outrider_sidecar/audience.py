@@ -132,13 +132,13 @@ class Audience:
                     listener.tell(method, {})
         self._arrange()
 
-    def heard(self, server: names.ServerId, message: jsonrpc.Answer) -> None:
-        """A server says something that is about no request."""
+    def heard(self, server: names.ServerId, message: jsonrpc.Answer, *, whose: str = "") -> None:
+        """A server says something that is about no request; `whose` is the user whose own credential it is heard with, if it is one's."""
         kind = _KINDS.get(message.method)
         if kind is not None:
             self._list_changed(server, kind)
         elif message.method == conventions.RESOURCE_UPDATED:
-            self._updated(server, message)
+            self._updated(server, message, whose)
 
     def _list_changed(self, server: names.ServerId, kind: call.Kind) -> None:
         bound = self._current.bound
@@ -186,7 +186,7 @@ class Audience:
                 if place in places:
                     listener.tell(CHANGED[place[1]], {})
 
-    def _updated(self, server: names.ServerId, message: jsonrpc.Answer) -> None:
+    def _updated(self, server: names.ServerId, message: jsonrpc.Answer, whose: str) -> None:
         try:
             params = jsonrpc.members(message.payload)
             uri = msgspec.json.decode(params.get("uri", b"null"))
@@ -200,7 +200,7 @@ class Audience:
             heard_as = {
                 user
                 for origin, uris in listener.uris.items()
-                if origin[0] == server
+                if (origin[0], origin[2]) == (server, whose)
                 for each, user in uris.items()
                 if covers(each, uri)
             }
@@ -251,13 +251,12 @@ class Audience:
                 permit = self._permit(bound, origin, askers)
                 if permit is None:
                     continue
-                known = self._sources[origin] = sources.Source(
-                    self._parts, permit, hear=self._from(origin[0])
-                )
+                known = self._sources[origin] = sources.Source(self._parts, permit, hear=self._from(origin))
             known.want(kinds, uris)
 
-    def _from(self, server: names.ServerId) -> sources.Hear:
-        return lambda message: self.heard(server, message)
+    def _from(self, origin: Origin) -> sources.Hear:
+        server, _, whose = origin
+        return lambda message: self.heard(server, message, whose=whose)
 
     def _wanted(
         self, bound: bind.Bound, listeners: Iterable[Listener]

@@ -178,10 +178,11 @@ class Seat:
         if message.method != conventions.RESOURCE_UPDATED:
             return False  # progress of no call, and what nobody here knows
         server, uri = standing.permit.server.id, _uri(message)
+        place = (server, hub.origin_of(standing.permit)[2])
         heard_as = {
             watch.permit.call.user
             for (origin, subscribed), watch in self.watches.items()
-            if origin[0] == server and hub.covers(subscribed, uri)
+            if (origin[0], origin[2]) == place and hub.covers(subscribed, uri)
         }
         return bool(uri) and any(self._desk.audience.may_hear(server, uri, user) for user in heard_as)
 

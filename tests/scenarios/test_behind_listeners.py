@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import pathlib
+import tempfile
+from collections.abc import AsyncIterator
 from typing import Any
 
 from tests import hearing_agents as hearing
 from tests import proxies
 from tests.scenarios.test_behind_agents import of
-from tests.servers import idp
+from tests.servers import idp, stages
 
-from outrider import testing
-from outrider_sidecar import users
+from outrider import decision, snapshot, testing
+from outrider_sidecar import loans, users
 
 UPDATED = "notifications/resources/updated"
 TOOLS = "notifications/tools/list_changed"
@@ -130,3 +134,102 @@ def test_a_legacy_session_hears_what_any_of_its_users_subscribed_to_and_loses_wh
 
     stage = hearing.a_stage("legacy")
     hearing.run(scenario, stage)
+
+
+class Own:
+    """A `loans.Source` that lends each user a token of their own."""
+
+    def at_hand(self, wanted: loans.Wanted) -> loans.Loan | None:
+        return (
+            None if wanted.user is None else loans.Loan(f"token-of-{wanted.user.id}".encode(), wanted.user.id)
+        )
+
+    async def fetch(self, wanted: loans.Wanted, *, refused: str | None = None) -> loans.Loan:
+        raise loans.Unavailable(decision.Reason.USER_REQUIRED, "nobody's")
+
+    def keep(self, wanted: frozenset[snapshot.Source]) -> None:
+        pass
+
+    def standing(self) -> tuple[()]:
+        return ()
+
+    async def close(self) -> None:
+        pass
+
+
+EXCHANGE = snapshot.TokenExchange(
+    token_url="https://as.example/token", client=snapshot.OAuthClient(id="outrider")
+)
+OWN = snapshot.Credential(name="own", tools=("*",), source=EXCHANGE, prefix="Bearer ")
+
+
+@contextlib.asynccontextmanager
+async def lending_each_their_own(stage: stages.Stage) -> AsyncIterator[tuple[proxies.World, idp.Provider]]:
+    with tempfile.TemporaryDirectory() as folder:
+        async with (
+            stages.playing(stage), idp.running() as provider,
+            proxies.running(pathlib.Path(folder), sources={snapshot.TokenExchange: Own()}) as world,
+        ):  # fmt: skip
+            world.providers = (provider.settings(),)
+            rule = testing.allow(resources=("*",))
+            world.apply(hearing.a_view(stage, rule, credentials=(OWN,), credential_required=True))
+            yield world, provider
+
+
+def test_a_server_is_heard_with_each_users_own_credential_and_tells_nobody_elses_news() -> None:
+    stage = hearing.a_stage("modern")
+
+    async def main() -> None:
+        async with lending_each_their_own(stage) as (world, provider):
+            wanted = {"resourceSubscriptions": ["file:///a"]}
+            assert (await world.call("t")).reason == "UserRequired"
+            streams = {}
+            for name in ("alice", "bob"):
+                token = provider.token(name)
+                assert (await world.call("t", outrider_user=token)).reason is None
+                streams[name], honoured = await hearing.listen(world, wanted, outrider_user=token)
+                assert honoured == wanted
+            await stage.until(lambda: len(stage.listeners) == 2)
+            opened = [each.headers["authorization"] for each in stage.of("subscriptions/listen")]
+            assert sorted(opened) == ["Bearer token-of-okta:alice", "Bearer token-of-okta:bob"]
+            await stage.push(UPDATED, {"uri": "file:///a"})
+            for stream in streams.values():  # each from their own stream, so once
+                assert (await stream.next())["params"]["uri"] == "file:///a"
+                assert await stream.quiet()
+                stream.leave()
+            lent = {each.headers.get("authorization") for each in stage.of("tools/call")}
+            assert lent == {"Bearer token-of-okta:alice", "Bearer token-of-okta:bob"}
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_users_of_one_legacy_session_have_sessions_of_their_own_at_a_server_that_each_has_a_credential_for() -> (
+    None
+):
+    stage = hearing.a_stage("legacy")
+
+    async def main() -> None:
+        async with lending_each_their_own(stage) as (world, provider):
+            session = await world.open_session()
+            for name in ("alice", "bob", "alice"):
+                told = await world.call(
+                    "t", modern=False, session=session, outrider_user=provider.token(name)
+                )
+                assert told.reason is None
+            body = proxies.request("resources/subscribe", {"uri": "file:///a"})
+            way = {"modern": False, "session": session, "outrider_user": provider.token("bob")}
+            assert (await world.ask(body, **way)).result == {}
+            used: dict[str, set[str]] = {}
+            for each in (*stage.of("tools/call"), *stage.of("resources/subscribe")):
+                used.setdefault(each.headers["authorization"], set()).add(each.headers["mcp-session-id"])
+            assert set(used) == {"Bearer token-of-okta:alice", "Bearer token-of-okta:bob"}
+            assert [len(each) for each in used.values()] == [1, 1]
+            assert len(set.union(*used.values())) == 2
+            stream = await hearing.get(world, session)
+            await stage.until(lambda: sum(len(each) for each in stage.sessions.values()) == 2)
+            await stage.push(UPDATED, {"uri": "file:///a"})
+            assert (await stream.next())["params"]["uri"] == "file:///a"
+            assert await stream.quiet()
+            stream.leave()
+
+    asyncio.run(asyncio.wait_for(main(), 60))
