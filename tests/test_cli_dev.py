@@ -94,9 +94,9 @@ class Heard:
 
 
 @contextlib.contextmanager
-def running(home: pathlib.Path) -> Iterator[tuple[subprocess.Popen[str], Heard]]:
+def running(home: pathlib.Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], Heard]]:
     """`outrider dev` with its first screen behind it, and what it says from then on."""
-    with start(home) as started:
+    with start(home, *more) as started:
         try:
             assert started.stderr is not None
             heard = Heard(started.stderr)
@@ -283,6 +283,31 @@ def test_a_server_nobody_started_is_named_with_what_starts_it_and_noticed_later(
         finally:
             server.kill()
             server.wait()
+
+
+@pytest.mark.slow
+def test_a_folder_stands_for_a_pods_secrets_and_what_is_missing_there_is_said(
+    home: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    port = loopback.free_port()
+    crm = FILES["servers.yaml"].replace(
+        "command: [mcp-server-time, --local-timezone, UTC]", f"url: 'http://127.0.0.1:{port}/mcp'"
+    )
+    lent = "credentials: [{name: org, from: [{anyone: true}], secretRef: {key: token}}]"
+    (home / "servers.yaml").write_text(crm.replace("spec: {", f"spec: {{{lent}, "))
+    secrets = tmp_path_factory.mktemp("secrets")
+    line = [sys.executable, "-m", "examples.servers.crm", "--port", str(port)]
+    server = subprocess.Popen(line, env={**os.environ, "CRM_TOKEN": "t"}, cwd=ROOT)
+    try:
+        with running(home, "--port", "0", "--secrets-dir", str(secrets)) as (_, heard):
+            assert "org of tools/clock fails: " in heard.until("Credential org")
+            (secrets / "tools.clock").mkdir()
+            (secrets / "tools.clock" / "token").write_text("t\n")
+            heard.until("tools/clock answers: 7 tools.")
+            heard.until("Every credential and key can be had again.")
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_a_mistake_while_running_is_shown_with_its_place_and_mending_it_too(home: pathlib.Path) -> None:

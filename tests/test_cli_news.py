@@ -98,3 +98,18 @@ def test_a_command_edited_while_running_is_told_that_it_waits_for_the_next_start
     assert news.commands(other, began, began) == ["a/b: spec.endpoint.command is again what was started."]
     assert news.commands(began, {}, began) == []
     assert len(news.commands({}, other, began)) == 1
+
+
+def test_a_credential_that_fails_is_said_once_and_that_it_no_longer_does() -> None:
+    amiss = {
+        "server": "crm/s",
+        "credential": "org",
+        "state": "Failing",
+        "reason": "CredentialUnavailable",
+        "why": "Vault is sealed.",
+    }
+    failing = a_status(troubles=[amiss])
+    assert news.changes(QUIET, failing) == ["Credential org of crm/s fails: Vault is sealed."]
+    assert news.notes(failing) == ["Credential org of crm/s fails: Vault is sealed."]
+    assert news.changes(failing, failing) == []
+    assert news.changes(failing, a_status(troubles=[])) == ["Every credential and key can be had again."]

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from outrider import identity, snapshot, wire
+from outrider import identity, reports, snapshot, wire
 from outrider_operator import laptop, publishing, reviewer
 
 
@@ -138,3 +138,15 @@ def test_what_was_noticed_is_kept_with_the_position_it_came_with(desk) -> None:
     desk.notice([{"message": str(number)} for number in range(100)])
     shown = desk.status()["notices"]
     assert (len(shown), shown[-1]) == (64, {"message": "99", "files": 1})
+
+
+def test_what_the_proxy_says_of_its_credentials_is_shown_and_replaced_by_what_it_says_next(desk) -> None:
+    row = reports.Lending(server="crm/s", credential="org", state="Failing", why="sealed")
+    answer = desk.reported(reviewer.LAPTOP, reports.encode(reports.Report(credentials=(row,))))
+    assert reports.decode_wanted(answer) == reports.Wanted()
+    [shown] = desk.status()["troubles"]
+    assert (shown["server"], shown["credential"], shown["why"]) == ("crm/s", "org", "sealed")
+    desk.reported(reviewer.LAPTOP, reports.encode(reports.Report(credentials=())))
+    assert desk.status()["troubles"] == []
+    with pytest.raises(wire.WireError):
+        desk.reported(reviewer.LAPTOP, b"[]")

@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
+import pathlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -25,6 +26,9 @@ ANSWER_SECONDS_MAX = 20.0
 """How long `--once` waits for the slowest server; stdio servers that install themselves take long."""
 FIRST_LOOK_SECONDS_MAX = 5.0
 """How long the first screen waits for them otherwise."""
+
+
+_FILE = click.Path(dir_okay=False, exists=True, path_type=pathlib.Path)
 
 
 @click.command(name="dev", help="Run the control plane and the proxy on this machine.")
@@ -39,10 +43,27 @@ FIRST_LOOK_SECONDS_MAX = 5.0
     help="Where agents call; 0: any.",
 )
 @click.option(
+    "--vault-token-file",
+    type=_FILE,
+    help="A JWT that the settings' vault takes for a login (method JWT), read again at each.",
+)
+@click.option(
+    "--exchange-token-file",
+    type=_FILE,
+    help="A JWT that says to authorization servers who acts for a user (tokenExchange).",
+)
+@click.option(
+    "--secrets-dir",
+    type=click.Path(file_okay=False, exists=True, path_type=pathlib.Path),
+    help="Stands for a pod's Secrets (secretRef): a folder of NAMESPACE.SERVER/KEY.",
+)
+@click.option(
     "--once", is_flag=True, help="Start, check that every server answers, say so and leave: exit 0 or 1."
 )
 @click.pass_context
-def command(context: click.Context, path: str, port: int, once: bool) -> None:
+def command(
+    context: click.Context, /, *, path: str, port: int, once: bool, **given: pathlib.Path | None
+) -> None:
     """Owns everything it starts until the end."""
     home = folder.at(path)
     world = home.world()
@@ -50,7 +71,7 @@ def command(context: click.Context, path: str, port: int, once: bool) -> None:
     stop = threading.Event()
     with _signals(stop), _alone(home), contextlib.ExitStack() as stack:
         _free(port)
-        session = running.Running(home, world, who, stop)
+        session = running.Running(home, world, who, stop, _lending(given))
         stack.callback(session.close)
         try:
             session.start(port)
@@ -63,6 +84,12 @@ def command(context: click.Context, path: str, port: int, once: bool) -> None:
             session.watch(status, answered)
         except running.Stopped:
             output.progress("Stopping.")
+
+
+def _lending(given: Mapping[str, pathlib.Path | None]) -> tuple[str, ...]:
+    """The same flags for the proxy, which runs in the folder: paths are whole."""
+    named = ((name.replace("_", "-"), path) for name, path in given.items() if path is not None)
+    return tuple(f"--{name}={path.absolute()}" for name, path in named)
 
 
 def verdict(answered: dict[names.ServerId, int | None], status: dict[str, Any]) -> int:

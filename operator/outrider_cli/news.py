@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from outrider import findings, manifests, names
+from outrider_cli import lent
 
 Status = dict[str, Any]
 Commands = Mapping[names.ServerId, Sequence[str]]
@@ -36,7 +37,15 @@ def changes(before: Status, now: Status) -> list[str]:
         if one["refusal"] and one["refusal"] not in refusals
     ]
     lines += [_said(each) for each in now["findings"] if each not in before["findings"]]
+    lines += _troubles(before, now)
     return lines + [each["message"] for each in now["notices"] if each not in before["notices"]]
+
+
+def _troubles(before: Status, now: Status) -> list[str]:
+    """Credentials and keys that fail, and those that no longer do. An expiry alone is no news."""
+    was, are = lent.in_short(before), lent.in_short(now)
+    lines = [f"{each[:1].upper()}{each[1:].rstrip('.')}." for each in are if each not in was]
+    return lines if are or not was else ["Every credential and key can be had again."]
 
 
 def commands(before: Commands, now: Commands, started: Commands) -> list[str]:
@@ -63,9 +72,8 @@ def in_force(status: Status) -> str:
 
 def notes(status: Status) -> list[str]:
     """The findings and notices, as sentences."""
-    return [str(_finding(each)) for each in status["findings"]] + [
-        each["message"] for each in status["notices"]
-    ]
+    found = [str(_finding(each)) for each in status["findings"]]
+    return found + [each["message"] for each in status["notices"]] + _troubles({}, status)
 
 
 def _said(each: dict[str, Any]) -> str:

@@ -37,12 +37,13 @@ class Stopped(Exception):
 
 @dataclasses.dataclass(slots=True)
 class Running:
-    """One run of `outrider dev`. Ports are 0 until they are known."""
+    """One run of `outrider dev`. Ports are 0 until they are known; `lending` are flags of the proxy about where credentials are."""
 
     home: folder.Folder
     world: resources.World
     who: tuple[str, str]
     stop: threading.Event
+    lending: tuple[str, ...] = ()
     kept: crew.Crew = dataclasses.field(init=False)
     held: folder.Held | None = None
     bridges: dict[names.ServerId, str] = dataclasses.field(default_factory=dict)
@@ -97,7 +98,7 @@ class Running:
             f"http://127.0.0.1:{self.operator_port}",
         ]
         line += ["--token-file", str(state / "operator-token"), "--state", str(state)]
-        line += ["--address-file", str(state / "sidecar.json")]
+        line += ["--address-file", str(state / "sidecar.json"), *self.lending]
         first = [*line, "--port", str(port), "--admin-port", "0"]
         member = self.kept.start(crew.Member("sidecar", first, "Nobody can call until it is back."))
         address = self._address("sidecar")

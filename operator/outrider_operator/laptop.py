@@ -11,11 +11,12 @@ import dataclasses
 import json
 import pathlib
 import secrets
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from outrider import findings, manifests, skew, snapshot, wire
-from outrider_operator import durable, publishing
+from outrider import findings, manifests, reports, skew, snapshot, wire
+from outrider_operator import durable, lendings, publishing, reviewer, sightings
 
 _EPOCH_MAX = 2**53
 _ANSWERS_MAX = 64
@@ -81,6 +82,7 @@ class Laptop:
         self._findings: tuple[findings.Finding, ...] = ()
         self._answers: list[dict[str, Any]] = []
         self._notices: list[dict[str, Any]] = []
+        self._lendings = lendings.Lendings(lambda _server: True)
         self._made: snapshot.Snapshot | None = None
         self._offers: dict[int, publishing.Offer] = {}
         self.publisher = publishing.Publisher(self, answered=self._heard)
@@ -131,6 +133,12 @@ class Laptop:
         at = self._counter.files
         self._notices = [*self._notices, *({**each, "files": at} for each in notices)][-_NOTICES_MAX:]
 
+    def reported(self, who: reviewer.Principal, body: bytes) -> bytes:
+        """Takes what the proxy says of its credentials; what servers list is in its own folder. Raises WireError."""
+        reporter = sightings.Reporter(uid=who.uid, pod=who.pod)
+        self._lendings.reported(reporter, reports.decode(body), now=time.time())
+        return reports.encode(reports.Wanted())
+
     def _heard(self, ack: wire.Ack, _seconds: float | None) -> None:
         """Keeps the newest answers for whoever asks."""
         answer = {"version": ack.version, "ok": ack.ok, "error": ack.error, "path": ack.path}
@@ -150,6 +158,7 @@ class Laptop:
             "notices": self._notices,
             "sidecars": [_shown(stream) for stream in self.publisher.streams],
             "answers": self._answers,
+            "troubles": [each for found in self._lendings.troubles().values() for each in found],
         }  # fmt: skip
 
 

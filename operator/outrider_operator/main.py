@@ -97,6 +97,7 @@ async def _run(flags: settings.Flags, desk: laptop.Laptop) -> None:
         desk.publisher,
         who,
         manner=streaming.Manner(streams_max=_STREAMS_MAX),
+        on_report=desk.reported,
         elsewhere={"/v1/status": streaming.status_door(who, desk.status)},
     )
     runner = web.AppRunner(
