@@ -71,6 +71,8 @@ class Case:
     workload: identity.Workload
     policies: Index[resources.MCPToolPolicy]
     budgets: Index[resources.MCPBudget]
+    grouped: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """The groups of each team that lists some."""
 
     @property
     def platform(self) -> str:
@@ -141,8 +143,7 @@ class Case:
         """
         if deny == member:
             return ()
-        listed = {team.name: team.groups for team in self.settings.teams}
-        mine = [listed.get(team, ()) for team in wanted if deny or team in self.workload.teams]
+        mine = [self.grouped.get(team, ()) for team in wanted if deny or team in self.workload.teams]
         return () if not deny and not all(mine) else tuple(sorted({group for each in mine for group in each}))
 
 
@@ -242,4 +243,5 @@ def case_of(
         workload=identity.Workload(namespace=namespace, service_account=service_account, teams=found),
         policies=policies,
         budgets=budgets,
+        grouped={team.name: team.groups for team in world.settings.teams if team.groups},
     )
