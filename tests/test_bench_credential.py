@@ -7,10 +7,10 @@ import asyncio
 import pathlib
 
 import pytest
+from bench import credential
 from tests import openbao
 from tests.authserver import server
 
-from bench import credential
 from outrider_sidecar import exchange
 
 

@@ -80,6 +80,23 @@ def test_what_is_wanted_is_asked_for_and_what_is_said_is_handed_on(monkeypatch):
     run(listens, scenario, monkeypatch)
 
 
+def test_a_stream_that_is_refused_is_opened_again_with_a_newer_credential(monkeypatch):
+    async def act(line, seen):
+        if seen.headers["authorization"] != "Bearer newer":
+            await line.status(401)
+            return
+        await listens(line, seen)
+
+    lender = Lender()
+
+    async def scenario(world):
+        await world.until(lambda: world.heard)
+        assert len(world.served.seen) == 2
+        assert lender.refused == [flights.LENT]
+
+    run(act, scenario, monkeypatch, lender=lender)
+
+
 def test_more_is_asked_for_on_a_new_stream_before_the_old_one_is_let_go(monkeypatch):
     left, go_on = asyncio.Event(), asyncio.Event()
 

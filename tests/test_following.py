@@ -10,8 +10,9 @@ import json
 import pytest
 from tests.servers import flights, instalments
 
-from outrider_sidecar import credentials, following, legs
+from outrider_sidecar import exchange, following, legs, loans
 
+NEWER = exchange.Lent(((b"authorization", b"Bearer newer"),), version="2")
 SAID = json.dumps({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
 
 
@@ -21,12 +22,17 @@ class Lender:
     def __init__(self, away=0):
         self.away = away
         self.lent = [flights.LENT]
+        self.refused = []
 
     async def lend(self, _permit):
         if self.away:
             self.away -= 1
-            raise credentials.Unavailable(flights.decision.Reason.CREDENTIAL_UNAVAILABLE, "away")
+            raise loans.Unavailable(flights.decision.Reason.CREDENTIAL_UNAVAILABLE, "away")
         return self.lent[0] if len(self.lent) == 1 else self.lent.pop(0)
+
+    async def renewed(self, _permit, refused, *, deadline):
+        self.refused.append(refused)
+        self.lent = [NEWER]
 
 
 def followed(act, until, *, monkeypatch, lender=None, session=b"s1", **endpoint):
@@ -90,6 +96,20 @@ def test_it_is_not_taken_up_sooner_than_the_server_asks(monkeypatch):
 
     followed(act, lambda s, _h, _e: len(s.seen) == 3, monkeypatch=monkeypatch)
     assert all(later - before >= 0.3 for before, later in itertools.pairwise(times))
+
+
+def test_a_stream_that_is_refused_is_opened_again_with_a_newer_credential(monkeypatch):
+    async def act(line, seen):
+        if seen.headers["authorization"] != "Bearer newer":
+            await line.status(401)
+            return
+        await line.event(SAID)
+        await line.until_gone()
+
+    lender = Lender()
+    heard, ends, served = followed(act, lambda _s, h, _e: h, monkeypatch=monkeypatch, lender=lender)
+    assert (len(heard), ends, len(served.seen)) == (1, [], 2)
+    assert lender.refused == [flights.LENT]
 
 
 def test_a_server_without_such_a_stream_is_asked_once(monkeypatch):

@@ -41,8 +41,6 @@ _PORTS = {"http": 80, "https": 443}
 _R = decision.Reason
 _NOTHING = exchange.Lent()
 
-Unavailable = loans.Unavailable
-
 
 @dataclasses.dataclass(slots=True, repr=False)
 class _Slot:

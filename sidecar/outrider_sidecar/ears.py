@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from outrider import call, decision
-from outrider_sidecar import conventions, credentials, exchange, following, jsonrpc, modern, reading
+from outrider_sidecar import conventions, exchange, following, jsonrpc, loans, modern, reading, retries
 
 _R = decision.Reason
 _UNSPOKEN = frozenset({404, 405, 501})
@@ -109,7 +109,7 @@ class Ear:
         parts, permit = self._parts, self._permit
         try:
             lent = await parts.credentials.lend(permit)
-        except credentials.Unavailable:
+        except loans.Unavailable:
             return False
         call_id, acked = self._mint(), False
         ended: asyncio.Future[exchange.Failed | None] = asyncio.get_running_loop().create_future()
@@ -144,6 +144,9 @@ class Ear:
             await ended
         finally:
             into.flight.cancel()
+        if into.status == retries.UNAUTHORIZED:
+            until = parts.clock() + following.RENEW_SECONDS
+            await parts.credentials.renewed(permit, lent, deadline=until)
         if not acked and (into.status in _UNSPOKEN or any(map(_unknown_method, refused))):
             raise _Unspoken
         return acked

@@ -14,10 +14,13 @@ import enum
 from collections.abc import Callable
 
 from outrider import decision
-from outrider_sidecar import credentials, exchange, jsonrpc, legs, polling, reading
+from outrider_sidecar import credentials, exchange, jsonrpc, legs, loans, polling, reading, retries
 
 RETRY_SECONDS = 1.0
 BACKOFF_SECONDS_MAX = 60.0
+
+RENEW_SECONDS = 10.0
+"""How long a stream that was refused waits for a newer credential before it is opened again."""
 
 RETRY_SECONDS_MAX = 600.0
 """A server may not make us deaf to it for longer."""
@@ -120,7 +123,7 @@ class Follower:
         parts, permit, heard = self._parts, self.permit, _Heard()
         try:
             lent = await parts.credentials.lend(permit)
-        except credentials.Unavailable:
+        except loans.Unavailable:
             return heard
         ended: asyncio.Future[exchange.Failed | None] = asyncio.get_running_loop().create_future()
 
@@ -146,6 +149,8 @@ class Follower:
         finally:
             into.flight.cancel()
         heard.status, heard.place, heard.seconds = into.status, into.place, parts.clock() - started
+        if heard.status == retries.UNAUTHORIZED:
+            await parts.credentials.renewed(permit, lent, deadline=parts.clock() + RENEW_SECONDS)
         return heard
 
 

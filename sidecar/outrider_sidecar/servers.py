@@ -125,6 +125,21 @@ class Servers:
             await self._meet(permit, lent, client, deadline=deadline)
         return leg
 
+    async def asked(
+        self, errand: errands.Errand, said: tuple[exchange.Headers, bytes], method: str
+    ) -> tuple[errands.Heard, exchange.Lent]:
+        """A request of ours that may be made twice: once more with a newer credential when it is refused (401).
+
+        Also what it went with in the end.
+        """
+        heard = await self.errands.run(errand, *said, method)
+        if heard.status == retries.UNAUTHORIZED:
+            fresh = await self._credentials.renewed(errand.permit, errand.lent, deadline=errand.deadline)
+            if fresh is not None:
+                errand = dataclasses.replace(errand, lent=fresh)
+                heard = await self.errands.run(errand, *said, method)
+        return heard, errand.lent
+
     def forget(self, leg: legs.Leg) -> None:
         """The server does not know this session any more."""
         if leg.session is not None:
@@ -199,7 +214,7 @@ class Servers:
         if leg.session is None:
             return
         try:
-            lent = await self._credentials.lend(permit)
+            lent = await self._credentials.lend(permit, deadline=self._clock() + CANCEL_SECONDS)
         except loans.Unavailable:
             return  # without the credential the server would not listen
         errand = errands.Errand(leg.server, permit, lent, self._clock() + CANCEL_SECONDS)
@@ -242,7 +257,7 @@ class Servers:
         if not isinstance(permit, decision.Permit):
             return
         try:
-            lent = await self._credentials.lend(permit)
+            lent = await self._credentials.lend(permit, deadline=self._clock() + CANCEL_SECONDS)
         except loans.Unavailable:
             return  # without the credential the server would not listen; its own time limit ends the session
         errand = errands.Errand(server, permit, lent, self._clock() + CANCEL_SECONDS)
@@ -294,8 +309,7 @@ class Servers:
         deadline = self._clock() + CONTACT_SECONDS
         again = CATALOGUE.modern in self._server(permit.server).said
         try:
-            peer = _Peer(self, self._credentials, permit, deadline)
-            return await draining.drained(peer, kind, again=again)
+            return await draining.drained(_Peer(self, permit, deadline), kind, again=again)
         except (loans.Unavailable, legs.NoLeg) as failure:
             raise lists.ListingFailed(failure.reason, str(failure)) from None
 
@@ -305,7 +319,6 @@ class _Peer:
     """`draining.Peer`: one server, met with the credential the proxy's own questions get."""
 
     servers: Servers
-    credentials: credentials.Credentials
     permit: decision.Permit
     deadline: float
     lent: exchange.Lent | None = None
@@ -317,21 +330,10 @@ class _Peer:
         return leg
 
     async def ask(self, leg: legs.Leg, head: exchange.Headers, body: bytes, method: str) -> errands.Heard:
-        """Once more with a newer credential, if there is one, when it is refused: nothing here changes anything."""
         assert self.lent is not None, "there is a leg"
-        heard = await self._run(leg, self.lent, (head, body), method)
-        if heard.status == retries.UNAUTHORIZED:
-            fresh = await self.credentials.renewed(self.permit, self.lent, deadline=self.deadline)
-            if fresh is not None:
-                self.lent = fresh
-                heard = await self._run(leg, fresh, (head, body), method)
+        errand = errands.Errand(leg.server, self.permit, self.lent, self.deadline)
+        heard, self.lent = await self.servers.asked(errand, (head, body), method)
         return heard
-
-    async def _run(
-        self, leg: legs.Leg, lent: exchange.Lent, asked: tuple[exchange.Headers, bytes], method: str
-    ) -> errands.Heard:
-        errand = errands.Errand(leg.server, self.permit, lent, self.deadline)
-        return await self.servers.errands.run(errand, *asked, method)
 
     def forget(self, leg: legs.Leg) -> None:
         self.servers.forget(leg)

@@ -19,7 +19,6 @@ from typing import Any
 from outrider import call, decision
 from outrider_sidecar import (
     conventions,
-    credentials,
     ears,
     errands,
     exchange,
@@ -27,6 +26,7 @@ from outrider_sidecar import (
     jsonrpc,
     legacy,
     legs,
+    loans,
     servers,
 )
 
@@ -99,16 +99,13 @@ class Source:
         while True:
             self._over.clear()
             try:
-                leg, lent = await self._met()
-            except (legs.NoLeg, credentials.Unavailable):
+                leg = await self._met()
+                failures = 0
+                end = await (self._listened(leg) if leg.session is None else self._followed(leg, leg.session))
+            except (legs.NoLeg, loans.Unavailable):
                 failures += 1
                 await self._rest(self._pause(failures))
                 continue
-            failures = 0
-            if leg.session is None:
-                end = await self._listened(leg)
-            else:
-                end = await self._followed(leg, leg.session, lent)
             if end is following.End.NONE:
                 await self._rest(IDLE_SECONDS)
             else:
@@ -127,11 +124,10 @@ class Source:
                     self._live.set()
                     await self._changed.wait()
 
-    async def _met(self) -> tuple[legs.Leg, exchange.Lent]:
-        parts = self._parts.following
-        lent = await parts.credentials.lend(self.permit)
-        deadline = parts.clock() + CONTACT_SECONDS
-        return await self._parts.servers.leg(self.permit, lent, legs.Proxy(), deadline=deadline), lent
+    async def _met(self) -> legs.Leg:
+        deadline = self._parts.following.clock() + CONTACT_SECONDS
+        leg, _ = await self._parts.servers.met(self.permit, legs.Proxy(), deadline=deadline)
+        return leg
 
     # A server of the stateless era.
 
@@ -165,7 +161,8 @@ class Source:
 
     # A server of the handshake era.
 
-    async def _followed(self, leg: legs.Leg, session: legs.Session, lent: exchange.Lent) -> following.End:
+    async def _followed(self, leg: legs.Leg, session: legs.Session) -> following.End:
+        """Raises loans.Unavailable when there is no credential to subscribe with."""
         ended: list[following.End] = []
         begun = asyncio.Event()
 
@@ -186,7 +183,7 @@ class Source:
             while not ended:
                 self._changed.clear()
                 wanted = self._uris
-                await self._subscribe(leg, session, lent, subscribed, wanted)
+                await self._subscribe(leg, session, subscribed, wanted)
                 subscribed = wanted
                 self._live.set()
                 await _first(self._changed.wait(), self._over.wait())
@@ -208,7 +205,6 @@ class Source:
         self,
         leg: legs.Leg,
         session: legs.Session,
-        lent: exchange.Lent,
         before: frozenset[str],
         wanted: frozenset[str],
     ) -> None:
@@ -218,8 +214,9 @@ class Source:
         for method, uri in told:
             head, body = about(leg, session, method, uri)
             deadline = self._parts.following.clock() + CONTACT_SECONDS
+            lent = await self._parts.following.credentials.lend(self.permit, deadline=deadline)
             errand = errands.Errand(leg.server, self.permit, lent, deadline)
-            await self._parts.servers.errands.run(errand, head, body, method)
+            await self._parts.servers.asked(errand, (head, body), method)
 
 
 def about(leg: legs.Leg, session: legs.Session, method: str, uri: str) -> tuple[exchange.Headers, bytes]:

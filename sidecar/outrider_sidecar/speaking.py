@@ -19,13 +19,13 @@ from outrider_sidecar import (
     agents,
     answers,
     conventions,
-    credentials,
     endings,
     errands,
     exchange,
     following,
     jsonrpc,
     legs,
+    loans,
     local,
     seats,
     sources,
@@ -165,7 +165,7 @@ class Speaking:
         deadline = self._desk.parts.clock() + permit.server.endpoint.call_seconds
         try:
             heard = await self._tell(seat, permit, conventions.SUBSCRIBE, deadline=deadline)
-        except (legs.NoLeg, credentials.Unavailable) as failure:
+        except (legs.NoLeg, loans.Unavailable) as failure:
             reason = _R.UPSTREAM_NOT_READY if failure.reason in endings.UNCERTAIN else failure.reason
             watch.close(reason, audit.Status.NOT_SENT, str(failure))
             self._refused(visit, decision.Objection(reason, visible=True))
@@ -233,9 +233,7 @@ class Speaking:
             self._desk.audience.rearrange()
         elif origin in seat.standings:
             deadline = self._desk.parts.clock() + sources.CONTACT_SECONDS
-            with contextlib.suppress(
-                legs.NoLeg, credentials.Unavailable
-            ):  # what it says is not passed on any more
+            with contextlib.suppress(legs.NoLeg, loans.Unavailable):  # what it says is not passed on any more
                 await self._tell(seat, watch.permit, conventions.UNSUBSCRIBE, deadline=deadline)
         seat.arrange()
 
@@ -259,14 +257,13 @@ class Speaking:
         """
         parts, heard = self._desk.parts, None
         for _ in range(2):
-            lent = await parts.credentials.lend(permit)
-            leg = await parts.servers.leg(permit, lent, _client(seat.agent), deadline=deadline)
+            leg, lent = await parts.servers.met(permit, _client(seat.agent), deadline=deadline)
             if leg.session is None:
                 seat.listener.uris.setdefault(hub.origin_of(permit), {})[permit.call.name] = permit.call.user
                 return None
             head, body = sources.about(leg, leg.session, method, permit.call.name)
             errand = errands.Errand(leg.server, permit, lent, deadline)
-            heard = await parts.servers.errands.run(errand, head, body, method)
+            heard, _ = await parts.servers.asked(errand, (head, body), method)
             if not leg.expired(heard.status, heard.answer):
                 break
             parts.servers.forget(leg)
@@ -297,7 +294,7 @@ class Speaking:
         deadline = self._desk.parts.clock() + sources.CONTACT_SECONDS
         try:
             await self._tell(seat, watch.permit, conventions.SUBSCRIBE, deadline=deadline)
-        except (legs.NoLeg, credentials.Unavailable):
+        except (legs.NoLeg, loans.Unavailable):
             return  # the next session is another chance
 
     def _lost(self, seat: seats.Seat, origin: hub.Origin, standing: seats.Standing) -> None:
@@ -313,12 +310,11 @@ class Speaking:
                 return
             deadline = parts.clock() + sources.CONTACT_SECONDS
             try:
-                lent = await parts.credentials.lend(permit)
-                leg = await parts.servers.leg(permit, lent, _client(seat.agent), deadline=deadline)
+                leg, _ = await parts.servers.met(permit, _client(seat.agent), deadline=deadline)
                 if leg.session is not standing.session:
                     return
                 parts.servers.forget(leg)
-            except (legs.NoLeg, credentials.Unavailable):
+            except (legs.NoLeg, loans.Unavailable):
                 await asyncio.sleep(following.RETRY_SECONDS * 2**attempt)
         for key in [each for each in seat.watches if each[0] == origin]:
             await self._stop(seat, key, _R.UPSTREAM_NOT_READY, "the server gives no session any more")
