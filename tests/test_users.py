@@ -6,17 +6,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
+import json
 import sys
 import time
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 from tests.corpus import usertokens
 from tests.servers import flights, idp
 
 from outrider import identity
-from outrider_sidecar import fetcher, keysets, tokens, users
+from outrider_sidecar import fetcher, keysets, signatures, tokens, users
 
 F = tokens.Flaw
+NOW = 1_800_000_000.0
+ALPHABET = "ABCabcxyz019-_.= /+"
+CLAIMS = (
+    "iss", "aud", "sub", "exp", "iat", "nbf", "azp", "client_id", "act", "groups", "_claim_names", "email", "email_verified",
+)  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -97,6 +106,55 @@ def test_every_token_of_the_corpus_is_what_the_table_says(at):
             assert provider.fetches <= 1
 
     asyncio.run(main())
+
+
+@functools.cache
+def a_token(key):
+    return idp.Provider().token("alice", key=key, groups=["sales"], now=NOW)
+
+
+@hypothesis.settings(max_examples=300)
+@hypothesis.given(
+    st.sampled_from(["es-1", "rs-1"]), st.floats(0, 1, exclude_max=True), st.sampled_from(ALPHABET),
+    st.sampled_from(["change", "insert", "drop"]),
+)  # fmt: skip
+def test_a_token_that_was_changed_anywhere_is_nobodys(key, place, other, how):
+    token, known = a_token(key), signatures.keys(idp.Provider().keys())
+    at = int(place * len(token))
+    changed = token[:at] + ("" if how == "drop" else other) + token[at + (how != "insert") :]
+    claimed = tokens.Providers([idp.Provider().settings()]).claimed(changed, NOW)
+    if changed != token and isinstance(claimed, tokens.Claimed):
+        assert not any(key.verifies(claimed.signed, claimed.signature, claimed.algorithm) for key in known)
+
+
+@hypothesis.given(st.text(max_size=300) | st.from_regex(r"[A-Za-z0-9_-]{0,80}(\.[A-Za-z0-9_-]{0,80}){0,5}"))
+def test_whatever_is_sent_is_refused_and_never_a_failure(text):
+    assert isinstance(
+        tokens.Providers([idp.Provider().settings()]).claimed(text, time.time()), tokens.Refused
+    )
+
+
+def claims_of(inner):
+    """Any JSON in place of what a claim should be."""
+    return st.dictionaries(st.sampled_from(CLAIMS), inner, max_size=8)
+
+
+@hypothesis.given(
+    claims_of(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+            lambda each: st.lists(each, max_size=3) | st.dictionaries(st.text(max_size=5), each, max_size=3),
+            max_leaves=5,
+        )
+    )
+)
+def test_whatever_claims_hold_they_are_a_user_or_a_refusal(claims):
+    made = {**idp.Provider().claims(now=NOW), **claims}
+    token = f"{idp.encoded({'alg': 'ES256', 'kid': 'es-1'})}.{idp.encoded(json.dumps(made))}.AAAA"
+    settings = idp.Provider().settings(email_domains=("example.com",), clients=("agent",))
+    found = tokens.Providers([settings]).claimed(token, NOW)
+    assert isinstance(found, tokens.Refused | tokens.Claimed)
+    assert str(found).isprintable()
 
 
 def test_there_are_many_and_no_two_are_the_same():

@@ -213,6 +213,7 @@ class Proxy:
         await self._lists.close()
         await self._upstream.close()
         await self._credentials.close()
+        self._users.close()
         await desk.close()
         self._journal.close()
 
