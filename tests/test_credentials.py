@@ -185,6 +185,8 @@ def test_an_exchange_is_asked_for_the_user_of_the_call_and_nothing_of_it_is_kept
         place.rotate(b"of-bob")
         second = await lender.lend(for_user(permit, BOB))
         assert second.headers[0][1] == b"Bearer of-bob"
+        assert second.secrets == (b"of-bob", b"canary-bob")
+        del second
         assert [each.user for each in place.wanted] == [ANN, BOB]
         place.seen = None
         place.rotate(b"of-nobody-any-more")

@@ -8,10 +8,11 @@ import json
 import pathlib
 
 import pytest
-from tests import proxies
+from tests import lending, proxies
 from tests.servers import mcp
 
-from outrider import snapshot, testing
+from outrider import decide, decision, identity, snapshot, testing
+from outrider_sidecar import legs, loans
 
 LISTED = proxies.request("tools/list")
 
@@ -166,3 +167,34 @@ def test_a_probe_of_our_own_that_is_given_up_does_not_leave_the_breaker_shut() -
         assert (await world.call("echo")).reason is None
 
     proxies.run(scenario, endpoint={"call_seconds": 0.4})
+
+
+def test_a_session_that_is_one_users_own_is_taken_leave_of_with_that_users_credential() -> None:
+    place = lending.Place(b"of-ann")
+    entry = lending.entry(
+        snapshot.TokenExchange(token_url="https://as.example/t", client=snapshot.OAuthClient(id="c"))
+    )
+    ann, bob = (
+        identity.User(f"okta:{name}", frozenset(), token=f"token-of-{name}") for name in ("ann", "bob")
+    )
+
+    async def scenario(world: proxies.World, peer: mcp.Peer) -> None:
+        bound, servers = world.current.bound, world.parts.servers
+        assert bound is not None
+        client, until = legs.Proxy(modern=False, session_key="agent"), asyncio.get_running_loop().time() + 9
+        for user, value in ((ann, b"of-ann"), (bob, b"of-bob")):
+            place.loan = loans.Loan(value, "1")
+            permit = decide.permit_listing(bound, proxies.API, user=user)
+            assert isinstance(permit, decision.Permit)
+            leg, _ = await servers.met(permit, client, deadline=until)
+            assert leg.session is not None
+            assert leg.session.user is user
+        assert len(peer.sessions) == 2
+        await servers.end_sessions(bound, "agent")
+        left = {each.headers["authorization"] for each in peer.seen if each.verb == "DELETE"}
+        assert [each.user for each in place.wanted[-2:]] == [ann, bob]
+        assert (left, peer.sessions) == ({"Bearer of-bob"}, set())
+
+    proxies.run(
+        scenario, era="legacy", sources={snapshot.TokenExchange: place}, credential_required=True, credentials=(entry,)
+    )  # fmt: skip

@@ -99,7 +99,7 @@ class Credentials:
             return None
         lent = slot.made.get(loan)
         if lent is None and loan.certificate is None:
-            lent = slot.made[loan] = _lent(slot, loan)
+            lent = slot.made[loan] = _lent(slot, loan, wanted.user)
         return lent
 
     async def lend(self, permit: decision.Permit, *, deadline: float | None = None) -> exchange.Lent:
@@ -109,7 +109,7 @@ class Credentials:
             return _NOTHING
         slot = self._slot(permit.server, entry)
         wanted = self._wanted(slot, permit.call.user, deadline)
-        return await self._prepared(slot, await self._fetched(slot, wanted))
+        return await self._prepared(slot, await self._fetched(slot, wanted), wanted.user)
 
     async def renewed(
         self, permit: decision.Permit, refused: exchange.Lent, *, deadline: float
@@ -129,7 +129,9 @@ class Credentials:
             if held is None or held.version == refused.version:
                 held = await self._renewals.renewed(slot.source, wanted, refused.version)
             return (
-                None if held is None or held.version == refused.version else await self._prepared(slot, held)
+                None
+                if held is None or held.version == refused.version
+                else await self._prepared(slot, held, wanted.user)
             )
         except loans.Unavailable as failure:
             log.warning(
@@ -148,12 +150,14 @@ class Credentials:
             text = f"credential {slot.entry.name!r} was not obtained in the time that its call has"
             raise loans.Unavailable(_R.CREDENTIAL_UNAVAILABLE, text, retry_after_seconds=1.0) from None
 
-    async def _prepared(self, slot: _Slot, loan: loans.Loan) -> exchange.Lent:
+    async def _prepared(
+        self, slot: _Slot, loan: loans.Loan, user: identity.User | None = None
+    ) -> exchange.Lent:
         """What is lent by this loan, made once."""
         if (lent := slot.made.get(loan)) is not None:
             return lent
         if loan.certificate is None:
-            lent = slot.made[loan] = _lent(slot, loan)
+            lent = slot.made[loan] = _lent(slot, loan, user)
             return lent
         endpoint = slot.view.endpoint
         if not endpoint.url.startswith("https:"):
@@ -266,8 +270,11 @@ def _present(slot: _Slot, user: identity.User | None) -> identity.User:
     return user
 
 
-def _lent(slot: _Slot, loan: loans.Loan) -> exchange.Lent:
-    """One trailing newline is an editor's and is taken off; anything else odd is refused, never repaired."""
+def _lent(slot: _Slot, loan: loans.Loan, user: identity.User | None) -> exchange.Lent:
+    """One trailing newline is an editor's and is taken off; anything else odd is refused, never repaired.
+
+    What must not come back is the user's own token too, for some authorization servers exchange it for itself.
+    """
     entry, url = slot.entry, slot.view.endpoint.url
     if loan.origin and _origin(loan.origin) != _origin(url):
         raise loans.Unavailable(
@@ -282,7 +289,8 @@ def _lent(slot: _Slot, loan: loans.Loan) -> exchange.Lent:
             f"credential {entry.name!r} is empty, too long or not one line of printable ASCII",
         )
     header = (entry.header.lower().encode(), entry.prefix.encode() + secret)
-    return exchange.Lent((header,), (secret, *_inside(entry.prefix, secret)), version=loan.version)
+    own = () if user is None else (user.token.encode(),)
+    return exchange.Lent((header,), (secret, *_inside(entry.prefix, secret), *own), version=loan.version)
 
 
 def _origin(url: str) -> str:
