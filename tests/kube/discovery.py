@@ -39,9 +39,10 @@ class Prober:
         )  # fmt: skip
         pod = cluster.get("pod", self.name, installation.NAMESPACE)
         container = template["spec"]["containers"][0]
-        self._file("/var/run/outrider/tokens/config").write_text(
-            cluster.token(installation.NAMESPACE, PROBER, "config.outrider.dev", pod=pod)
-        )
+        for name in ("config", "vault"):
+            self._file(f"/var/run/outrider/tokens/{name}").write_text(
+                cluster.token(installation.NAMESPACE, PROBER, f"{name}.outrider.dev", pod=pod)
+            )
         secret = cluster.get("secret", f"{installation.NAME}-certs", installation.NAMESPACE)
         self._file("/var/run/outrider/ca/ca.pem").write_text(_plain(secret["data"]["ca.crt"]))
         address = self._file("/address.json")

@@ -8,6 +8,7 @@ arguments that the webhook wrote, its volumes being folders here.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -24,6 +25,8 @@ from typing import Any
 import yaml
 from tests import laptop
 from tests.kube import apiserver, balancer, helm, named
+
+from outrider.injection import given
 
 NAMESPACE = "outrider-system"
 NAME = "outrider"
@@ -163,6 +166,24 @@ class Beside:
                     self._field(where, item)
             for item in volume.get("downwardAPI", {}).get("items", ()):
                 self._field(where, item)
+            if "secret" in volume:
+                self._secret(where, volume["secret"])
+
+    def _secret(self, where: pathlib.Path, source: Mapping[str, Any]) -> None:
+        """The keys of a Secret as files; an optional one that is not there is an empty folder."""
+        found = self._home.cluster.kubectl(
+            "get",
+            "secret",
+            source["secretName"],
+            "-n",
+            self.namespace,
+            "-o",
+            "json",
+            check=not source.get("optional"),
+        )
+        data = json.loads(found.stdout)["data"] if found.returncode == 0 else {}
+        for key, value in data.items():
+            (where / key).write_bytes(base64.b64decode(value))
 
     def _field(self, where: pathlib.Path, item: Mapping[str, Any]) -> None:
         found = re.fullmatch(r"metadata\.annotations\['(.+)'\]", item["fieldRef"]["fieldPath"])
@@ -178,7 +199,8 @@ class Beside:
         made = []
         for word in self.container.get("args", ()):
             flag, equals, value = word.partition("=")
-            under = any(value == mount or value.startswith(mount + "/") for mount in mounts)
+            under = any(f"{value}/".startswith(f"{mount}/") for mount in mounts)
+            under = under or value == given.SECRETS_PATH  # a mount for each server is below it, or none
             moved = str(self.path(value)) if under else value.replace("$(POD_IP)", "127.0.0.1")
             made.append(f"{flag}{equals}{moved}")
         return made
