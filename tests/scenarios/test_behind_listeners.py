@@ -233,3 +233,24 @@ def test_users_of_one_legacy_session_have_sessions_of_their_own_at_a_server_that
             stream.leave()
 
     asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_a_server_that_only_users_have_credentials_for_is_listed_in_the_name_of_the_user_who_asks() -> None:
+    stage = hearing.a_stage("modern")
+
+    async def main() -> None:
+        async with lending_each_their_own(stage) as (world, provider):
+            listing = proxies.request("tools/list")
+            assert (await world.ask(listing)).reason == "UserRequired"
+            assert (await world.ask(listing, path="/mcp")).result["tools"] == []
+            assert stage.of("tools/list") == []
+            alice = provider.token("alice")
+            told = await world.ask(listing, outrider_user=alice)
+            assert [tool["name"] for tool in told.result["tools"]] == ["t"]
+            [asked] = stage.of("tools/list")
+            assert asked.headers["authorization"] == "Bearer token-of-okta:alice"
+            # One catalogue for all: what each may see of it is policy's matter.
+            assert len((await world.ask(listing)).result["tools"]) == 1
+            assert len(stage.of("tools/list")) == 1
+
+    asyncio.run(asyncio.wait_for(main(), 60))
