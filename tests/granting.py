@@ -42,12 +42,13 @@ class Sources:
 @contextlib.asynccontextmanager
 async def sources(folder, **options) -> AsyncIterator[Sources]:
     """Closed at the end, and nothing of them goes on."""
+    before = asyncio.all_tasks()
     made = Sources(folder, **options)
     try:
         yield made
     finally:
         await made.close()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
+        left = asyncio.all_tasks() - before
         await asyncio.gather(*left, return_exceptions=True)
 
 

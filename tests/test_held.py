@@ -305,6 +305,20 @@ def test_no_token_is_lent_longer_than_the_users_own_is_good():
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(("life", "asked"), [(3600.0, 1), (130.0, 1), (127.0, 1), (100.0, 2)])
+def test_what_ends_with_the_users_own_token_is_not_asked_for_again(life, asked):
+    async def main():
+        origin = Origin(token("a", life))
+        one = origin.held(ends_at=WALL + 230.0)
+        await one.fetch(math.inf, None)
+        origin.now = 100.0 + 0.9 * min(life, 130.0)
+        one.at_hand()
+        await settled(one)
+        assert origin.asked == asked
+
+    asyncio.run(main())
+
+
 def test_a_machine_that_slept_lends_nothing_that_ended_meanwhile():
     async def main():
         origin = Origin(token("a"), token("b"))

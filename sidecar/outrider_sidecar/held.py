@@ -251,9 +251,8 @@ class Held:
         except Exception as error:  # noqa: BLE001 -- a bug of ours is an outage of one credential, and told by its class alone
             text = f"{self._place.name}: {type(error).__name__}"
             return self._failed(Failed(loans.Unavailable(decision.Reason.INTERNAL, text)))
-        life = granted.life_seconds
-        if self._ends_at is not None:
-            life = min(life, self._ends_at - began_wall)
+        most = math.inf if self._ends_at is None else self._ends_at - began_wall
+        life = min(granted.life_seconds, most)
         if life <= 0:
             text = f"{self._place.name}: the user's own token is over"
             over = loans.Unavailable(decision.Reason.CREDENTIAL_UNAVAILABLE, text)
@@ -266,7 +265,10 @@ class Held:
         self._place.pause.succeeded()
         self._place.refreshed += 1
         self._good_until = began + life - min(MARGIN_SECONDS_MAX, life / 10)
-        self._refresh_at = began + life * (REFRESH_AT + REFRESH_SPREAD * (2 * times.jitter() - 1))
+        # What ends with the user's own token is not asked for again: there is nothing to be gained.
+        gains = most - life > MARGIN_SECONDS_MAX
+        part = REFRESH_AT + REFRESH_SPREAD * (2 * times.jitter() - 1)
+        self._refresh_at = began + life * part if gains else math.inf
         self._loan = loans.Loan(granted.token, f"{next(_VERSIONS)}", began_wall + life)
         return self._loan
 
