@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 from tests import lending
@@ -88,6 +90,21 @@ def test_a_refresh_that_fails_is_told_to_whoever_waits_and_not_repeated_at_once(
             await known.renewed(place, WANTED, "1")
         assert await known.renewed(place, WANTED, "1") is None
         assert len(place.fetched) == 1
+
+    asyncio.run(main())
+
+
+def test_nothing_of_what_was_brought_is_kept() -> None:
+    async def main() -> None:
+        place, known = lending.Place(), renewals.Renewals(Clock())
+        brought = await known.renewed(place, WANTED, "1")
+        assert brought is not None
+        gone = weakref.ref(brought)
+        del brought
+        place.loan, place.seen = loans.Loan(b"canary-2", "2"), None
+        await asyncio.sleep(0)
+        gc.collect()
+        assert gone() is None
 
     asyncio.run(main())
 

@@ -29,10 +29,10 @@ _Key = tuple[snapshot.Source, str]
 
 @dataclasses.dataclass(slots=True)
 class _Renewal:
-    """`ended_at` in loop time; `pause` seconds after it before the next."""
+    """`task` while it is under way, for it ends with a secret; `ended_at` in loop time; `pause` seconds after it before the next."""
 
-    task: asyncio.Task[loans.Loan]
-    ended_at: float | None = None
+    task: asyncio.Task[loans.Loan] | None
+    ended_at: float = 0.0
     pause: float = PAUSE_SECONDS
 
 
@@ -49,33 +49,33 @@ class Renewals:
         Raises loans.Unavailable.
         """
         key = (wanted.where, "" if wanted.user is None else wanted.user.id)
-        known = self._known.get(key)
-        if known is None or known.ended_at is not None:
-            pause = PAUSE_SECONDS
-            if known is not None and known.ended_at is not None:
+        known, pause = self._known.get(key), PAUSE_SECONDS
+        task = None if known is None else known.task
+        if task is None:
+            if known is not None:
                 since = self._clock() - known.ended_at
                 if since < known.pause:
                     return None
                 if since < 2 * known.pause:
                     pause = min(2 * known.pause, PAUSE_SECONDS_MAX)
-            known = self._begun(key, source, wanted, refused)
-            known.pause = pause
+            task = asyncio.get_running_loop().create_task(source.fetch(wanted, refused=refused))
+            self._begun(key, _Renewal(task, pause=pause))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(wanted.deadline):
-                return await asyncio.shield(known.task)
+                return await asyncio.shield(task)
         return None
 
-    def _begun(self, key: _Key, source: loans.Source, wanted: loans.Wanted, refused: str) -> _Renewal:
+    def _begun(self, key: _Key, begun: _Renewal) -> None:
         """Nobody's in particular: it goes on when whoever asked first gives up."""
+        self._known.pop(key, None)
         while len(self._known) >= REMEMBERED_MAX:
             del self._known[next(iter(self._known))]
-        task = asyncio.get_running_loop().create_task(source.fetch(wanted, refused=refused))
-        begun = self._known[key] = _Renewal(task)
+        self._known[key] = begun
 
         def ended(done: asyncio.Task[loans.Loan]) -> None:
-            begun.ended_at = self._clock()
+            begun.task, begun.ended_at = None, self._clock()
             if not done.cancelled():
                 done.exception()  # told to whoever waits; nobody may be left
 
-        task.add_done_callback(ended)
-        return begun
+        assert begun.task is not None
+        begun.task.add_done_callback(ended)
