@@ -112,6 +112,37 @@ def test_the_token_of_a_role_that_nothing_needs_is_given_back(
     asyncio.run(main())
 
 
+def test_when_an_outage_is_over_nobody_waits_for_what_was_put_off(
+    vault: openbao.Vault, tmp_path: pathlib.Path
+) -> None:
+    vaultside.tenant(vault, "vd-back")
+    for name in ("one", "two"):
+        vault.put(f"outrider/servers/vd-back/{name}", token="canary-1")
+
+    async def main() -> None:
+        time = vaultside.Time()
+        one, two = (vaultside.secret("vd-back", name) for name in ("one", "two"))
+        with relay.before(vault.address) as between:
+            site = vaultside.site(vault, address=between.address)
+            async with vaultside.proxy(site, vaultside.pod_token(tmp_path, vault.jwt()), at_time=time) as our:
+                between.fault = lambda _: relay.Fault(503)
+                for _ in range(5):
+                    assert "sealed" in await our.why(one)
+                    time.ahead += 13
+                assert "sealed" in await our.why(one)
+                asked = len(between.asked)
+                time.ahead += 9.5
+                between.fault = lambda _: None
+                assert "sealed" in await our.why(one)
+                assert "sealed" in await our.why(two)  # the line is shut yet, and both are put off
+                assert len(between.asked) == asked
+                time.ahead += 1.5
+                assert await our.value(two) == b"canary-1"
+                assert await our.value(one) == b"canary-1"
+
+    asyncio.run(main())
+
+
 def test_over_tls_with_an_authority_of_its_own(tls_vault: openbao.Vault, tmp_path: pathlib.Path) -> None:
     vaultside.tenant(tls_vault, "vd")
     tls_vault.put("outrider/servers/vd/sf/api", token="canary-1")

@@ -131,6 +131,13 @@ class Keeping(Generic[_V]):
             if held.key[0] == role and held.kept is not None:
                 self._at(held, seconds * self._timing.jitter())
 
+    def resume(self) -> None:
+        """Vault can be asked again: whatever failed for an outage is tried within a second or two, or when it is wanted."""
+        for held in self._held.values():
+            if held.failure is not None and held.failure.outage and held.task is None:
+                held.backoff.worked()
+                self._at(held, 2 * pacing.FIRST_SECONDS * self._timing.jitter())
+
     def standing(self) -> Iterator[loans.Standing]:
         now = self._timing.wall()
         for held in tuple(self._held.values()):

@@ -84,6 +84,12 @@ class Logins:
         held = self._logins.get(role)
         return held.token if held is not None else None
 
+    def resume(self) -> None:
+        """Vault can be asked again: what failed for an outage may be tried at once."""
+        for held in self._logins.values():
+            if held.failure is not None and held.failure.outage:
+                held.backoff.worked()
+
     def keep(self, roles: frozenset[str]) -> None:
         """Tokens of other roles are given back."""
         for role in [each for each in self._logins if each not in roles]:
@@ -121,7 +127,7 @@ class Logins:
             old = self._timing.clock() - held.since >= POLICY_SECONDS
             if alive and not old:
                 return None
-            if not alive and held.token is token:
+            if not alive and held.token is token and self._timing.clock() < held.ends_at:
                 log.warning(
                     "Vault does not know the token of role %s any longer: logging in again", held.role
                 )

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 
 FIRST_SECONDS = 1.0
-MOST_SECONDS = 15.0
+MOST_SECONDS = 10.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class _Site:
         poll_seconds: float,
     ) -> None:
         self.site = site
-        self._line = vaultline.VaultLine(site, token_file, timing)
+        self._line = vaultline.VaultLine(site, token_file, timing, answers=self._answers)
         tokens = self._tokens = logins.Logins(self._line, timing, moved=self._moved)
         kv = kvsecrets.KvSecrets(self._line, tokens, timing, mount=site.mount, poll_seconds=poll_seconds)
         self._secrets = keeping.Keeping(kv, timing)
@@ -53,6 +53,12 @@ class _Site:
         await asyncio.gather(*(each.close() for each in self.kinds.values()))
         await self._tokens.close()
         self._line.close()
+
+    def _answers(self) -> None:
+        """Whatever was put off for an outage need not wait any longer."""
+        self._tokens.resume()
+        for each in self.kinds.values():
+            each.resume()
 
     def _moved(self, role: str, seconds: float) -> None:
         within = min(HASTE_SECONDS_MAX, seconds / 2)

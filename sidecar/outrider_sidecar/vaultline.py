@@ -34,7 +34,16 @@ _R = TypeVar("_R")
 class VaultLine:
     """Speaks for every role; it knows no tokens of its own."""
 
-    def __init__(self, site: snapshot.Vault, token_file: pathlib.Path | None, timing: pacing.Timing) -> None:
+    def __init__(
+        self,
+        site: snapshot.Vault,
+        token_file: pathlib.Path | None,
+        timing: pacing.Timing,
+        *,
+        answers: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`answers` is called when an outage is over."""
+        self._answers = answers
         self._site = site
         self._token_file = token_file
         self._workers = workers.Workers(THREADS, "vault")
@@ -131,7 +140,8 @@ class VaultLine:
     def _worked(self) -> None:
         if self._shut.failures:
             log.info("Vault at %s answers again", self._site.address)
-        self._shut.worked()
+            self._shut.worked()
+            self._answers()
 
     def _made(self) -> hvacvault.HvacVault:
         """In a thread: the import takes longer than the loop may be held."""
