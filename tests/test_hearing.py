@@ -89,6 +89,7 @@ def test_how_credentials_fare_is_known_and_carried_with_what_is_seen_of_servers(
     here.reported(principal(("sales", "bot"), "bot-1"), lending())
     assert [each.why for each in here.lent()[CRM]] == ["sealed"]
     assert here.troubles()["uid-bot-1"][0]["credential"] == "token"
+    assert here.fares() == {"failing": 1, "expiring": 0, "ready": 0}
     told, upto = here.carried().summary(0)
     assert upto == here.carried().revision()
     there.carried().merge("outrider-0", told)

@@ -117,6 +117,14 @@ def test_the_secrets_that_the_author_chose_are_mounted_in_the_sidecar_alone_and_
         assert [mount["name"] for mount in each["volumeMounts"]] == ["outrider-agent"]
 
 
+def test_the_summary_that_becomes_an_event_names_the_secrets() -> None:
+    made = injection.inject(pods.pod(notes=SECRETS), pods.FACTS, pods.options())
+    assert isinstance(made, injection.Injected)
+    assert made.summary.endswith(
+        "; it alone has the Secrets my-secret for crm/salesforce, team.jira for ops/jira"
+    )
+
+
 def test_secrets_that_are_no_longer_wanted_are_taken_off_and_forged_ones_overwritten() -> None:
     once = pods.injected(pods.pod(notes=SECRETS))
     assert pods.injected(once) == once

@@ -139,6 +139,7 @@ class Controller:
             admission=lambda: self._admission.problem,
             bug=lambda: self._bug,
             leading=lambda: self.leading,
+            lent=self._hearing.fares,
         )
         self._admission = admitting.Admitting(reached, self._admitted())
         self._elector: lease.Elector | None = None

@@ -56,6 +56,14 @@ class Hearing:
         """How the credentials of every server fare."""
         return self._lendings.seen()
 
+    def fares(self) -> dict[str, int]:
+        """How many credentials are failing, expiring and ready."""
+        found = {"failing": 0, "expiring": 0, "ready": 0}
+        for standings in self._lendings.seen().values():
+            for each in standings:
+                found["failing" if each.failing else "expiring" if each.expiring else "ready"] += 1
+        return found
+
     def troubles(self) -> Mapping[str, list[dict[str, object]]]:
         """What credentials and keys are amiss, by pod uid."""
         return self._lendings.troubles()

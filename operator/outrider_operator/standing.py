@@ -23,7 +23,7 @@ class Standing:
     """The parts that are asked.
 
     `admission` says why it is not served, ''; `bug` what kept the last change from being used, ''; `leading` whether this replica
-    holds the Lease.
+    holds the Lease; `lent` counts credentials by how they fare.
     """
 
     source: kubernetes.Source
@@ -34,6 +34,7 @@ class Standing:
     admission: Callable[[], str]
     bug: Callable[[], str]
     leading: Callable[[], bool]
+    lent: Callable[[], Mapping[str, int]] = dict
 
     def unready(self) -> desk.Reasons:
         """A sentence for each reason. A list that only fails is none: running agents are better served by what was known."""
@@ -75,5 +76,6 @@ class Standing:
             },
             "outrider_watched_objects": {name: len(each.objects) for name, each in reflectors.items()},
             "outrider_certificate_expiry_timestamp_seconds": self.certificates.expiries,
+            "outrider_credentials": self.lent(),
             "outrider_findings": self.inspection.counts(),
         }

@@ -103,6 +103,7 @@ GAUGES: tuple[Gauge, ...] = (
         "When a certificate of ours ends, in Unix time.",
         "certificate",
     ),
+    ("outrider_credentials", "Credentials of servers that proxies have told of, by how they fare.", "state"),
     ("outrider_findings", "Findings about the objects in force, by reason.", "reason"),
     ("outrider_desired_config_info", "Distinct snapshots offered by this replica.", None),
 )

@@ -75,6 +75,9 @@ def inject(
     metadata = _metadata(pod, facts, local, json.dumps(_status(options, ours, callers)))
     made = {**pod, "metadata": metadata, "spec": spec}
     summary = f"sidecar {ours['image']} beside {', '.join(callers.containers)}; local-auth is {callers.auth}: {callers.why}"
+    if wishes.secrets:
+        lent = ", ".join(f"{secret} for {server}" for server, secret in wishes.secrets)
+        summary = f"{summary}; it alone has the Secrets {lent}"
     return Injected(made, callers.auth, summary)
 
 
