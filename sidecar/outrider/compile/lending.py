@@ -25,7 +25,8 @@ WORKLOAD_ROLE = "outrider"
 
 _PATH = re.compile(fields.PATH_PATTERN[1:-1])
 _KEY = re.compile(oauth.KEY_PATTERN[1:-1])
-_TTL_SECONDS = snapshot.ClientCertificate.__struct_defaults__[-1]
+_TTL = "60m"
+"""How long a client certificate lives where its entry does not say."""
 _SUBJECT_TYPES: Mapping[str, Literal["access_token", "jwt", "id_token"]] = MappingProxyType(
     {"AccessToken": "access_token", "JWT": "jwt", "IDToken": "id_token"}
 )
@@ -152,7 +153,7 @@ class Borrower:
             role=self.role(given.vault.owner),
             path=self.path(self._vault.engines_prefix, given.vault.owner, given.vault.path),
             common_name=given.common_name,
-            ttl_seconds=int(fields.seconds(given.ttl)) if given.ttl else _TTL_SECONDS,
+            ttl_seconds=int(fields.seconds(given.ttl or _TTL)),
         )
 
 

@@ -58,11 +58,6 @@ FILES_ONLY: pydantic.config.JsonDict = {FILES_ONLY_MARK: True}
 CHECKED_LAST_MARK = "x-outrider-checked-last"
 
 
-def needed_in_cluster(field: str, message: str) -> pydantic.ConfigDict:
-    """Of two alternatives only `field` exists in a CRD, so that there it is required; the message says what to do instead."""
-    return pydantic.ConfigDict(json_schema_extra=checked_last((f"has(self.{field})", message)))
-
-
 def matches(subject: str, pattern: str) -> str:
     """CEL: whether `subject` (CEL of a text) fits an RE2 pattern."""
     quoted = pattern.replace("\\", "\\\\").replace("'", "\\'")
