@@ -108,6 +108,21 @@ def test_a_template_is_in_sight_when_something_it_can_become_could_be_read(
     assert subject.template("db://users/{id}", None).in_sight is seen
 
 
+def test_one_of_several_globs_that_meets_a_template_is_enough() -> None:
+    subject = index(about("Allow", resources=("file:///*", "db://users/*")))
+    assert subject.template("db://users/{id}", None).in_sight
+
+
+def test_rules_in_audit_mode_match_names_as_the_others_do() -> None:
+    watching = [testing.allow("Query", name="a", enforced=False), testing.deny("DROP", enforced=False)]
+    subject = index(testing.allow("*"), *watching)
+    found = {
+        name: [rule.ref.rule for rule in subject.target(name, None).watched]
+        for name in ("Query", "query", "drop", "DROP")
+    }
+    assert found == {"Query": ["a"], "query": [], "drop": ["d"], "DROP": ["d"]}
+
+
 def test_a_template_that_is_none_has_no_target() -> None:
     assert index(testing.allow(resources=("*",))).template("db://{", None) is None
 

@@ -22,6 +22,7 @@ class Reading:
             if d["kind"] == "MCPServer"
         }
         self.policies = [d for d in documents if d["kind"] == "MCPToolPolicy"]
+        self.budgets = [d for d in documents if d["kind"] == "MCPBudget"]
         self.namespace, self.account = namespace, account
         self.teams = {
             team["name"]
@@ -164,6 +165,20 @@ class Reading:
             if who != "no":
                 return "user"
         return "uncredentialed" if entries else "allow"
+
+    def counted(self, server: tuple[str, str], kind: str, name: str, user: dict[str, Any] | None) -> set[str]:
+        """The budgets that count such a call: one that may be meant does; what is no tool counts where every tool does."""
+        return {
+            budget["metadata"]["name"]
+            for budget in self.budgets
+            for spec in [budget["spec"]]
+            if self.governs(budget, server)
+            and any(glob(g, name) if kind == "tools" else g == "*" for g in spec.get("tools", ["*"]))
+            and (
+                "from" not in spec
+                or self.selected(spec["from"], budget["metadata"]["namespace"], user) != "no"
+            )
+        }
 
 
 def glob(pattern: str, name: str) -> bool:

@@ -89,10 +89,8 @@ def a_rule(draw: st.DrawFn, number: int) -> dict[str, Any]:
     return rule
 
 
-@st.composite
-def a_policy(draw: st.DrawFn, number: int) -> dict[str, Any]:
-    namespace = draw(st.sampled_from(NAMESPACES))
-    target = st.one_of(
+TARGETS = st.lists(
+    st.one_of(
         st.builds(lambda name: {"name": name}, st.sampled_from([*SERVERS, "*"])),
         st.builds(
             lambda ns, name: {"namespace": ns, "name": name},
@@ -100,14 +98,34 @@ def a_policy(draw: st.DrawFn, number: int) -> dict[str, Any]:
             st.sampled_from([*SERVERS, "*"]),
         ),
         st.just({"namespace": "*", "name": "*"}),
-    )
+    ),
+    min_size=1,
+    max_size=2,
+    unique_by=json.dumps,
+)
+
+
+@st.composite
+def a_policy(draw: st.DrawFn, number: int) -> dict[str, Any]:
+    namespace = draw(st.sampled_from(NAMESPACES))
     rules = [draw(a_rule(index)) for index in range(draw(st.integers(1, 3)))]
     spec = {
-        "targetRefs": draw(st.lists(target, min_size=1, max_size=2, unique_by=json.dumps)),
+        "targetRefs": draw(TARGETS),
         "mode": draw(st.sampled_from(["Enforce", "Enforce", "Enforce", "Audit"])),
         "rules": rules,
     }
     return document("MCPToolPolicy", namespace, f"p{number}", spec)
+
+
+@st.composite
+def a_budget(draw: st.DrawFn, number: int) -> dict[str, Any]:
+    limit = {"name": "calls", "unit": "Calls", "quota": {"amount": "5", "period": "Day"}}
+    spec: dict[str, Any] = {"targetRefs": draw(TARGETS), "limits": [limit]}
+    if draw(st.booleans()):
+        spec["from"] = draw(st.lists(SELECTORS, min_size=1, max_size=2))
+    if draw(st.booleans()):
+        spec["tools"] = draw(st.lists(st.sampled_from(GLOBS), min_size=1, max_size=2, unique=True))
+    return document("MCPBudget", draw(st.sampled_from(NAMESPACES)), f"b{number}", spec)
 
 
 EXCHANGE = {
@@ -187,4 +205,5 @@ def worlds(draw: st.DrawFn) -> list[dict[str, Any]]:
     }
     servers = [draw(a_server(ns, name)) for ns, name in places[: draw(st.integers(1, 4))]]
     policies = [draw(a_policy(number)) for number in range(draw(st.integers(0, 5)))]
-    return [settings, *servers, *policies]
+    budgets = [draw(a_budget(number)) for number in range(draw(st.integers(0, 2)))]
+    return [settings, *servers, *policies, *budgets]

@@ -53,14 +53,18 @@ def person(said: dict[str, Any] | None) -> identity.User | None:
     )
 
 
-def ours(bound: bind.Bound, server: tuple[str, str], kind: str, name: str, user: identity.User | None) -> str:
+def ours(
+    bound: bind.Bound, server: tuple[str, str], kind: str, name: str, user: identity.User | None
+) -> tuple[str, set[str]]:
+    """The outcome as the reading calls it, and the budgets that count the call."""
     about, method = WORDS[kind]
     subject = call.Call(names.ServerId(*server), name, None, about, method, user)
     found = decide.decide(bound, subject, budgets.UNLIMITED, now=0.0)
     if isinstance(found, decision.Permit):
-        return "allow" if found.credential is None else f"allow {found.credential.name}"
+        lent = "allow" if found.credential is None else f"allow {found.credential.name}"
+        return lent, {held.pool.limit.budget for held in found.reservations}
     assert isinstance(found, decision.Refusal)
-    return OUTCOMES[found.reason] if found.objection.visible else "hidden"
+    return (OUTCOMES[found.reason] if found.objection.visible else "hidden"), set()
 
 
 def opened(documents: list[dict[str, Any]], namespace: str, account: str) -> tuple[Any, Any]:
@@ -97,11 +101,13 @@ def _agree(bound: bind.Bound, reading: policy_reading.Reading, said: dict[str, A
         for kind, name in EVERYTHING:
             place = (server, kind, name)
             expected = reading.verdict(server, kind, name, said)
-            assert ours(bound, server, kind, name, user) == expected, place
+            allowed = expected.startswith("allow")
+            counted = reading.counted(server, kind, name, said) if allowed else set()
+            assert ours(bound, server, kind, name, user) == (expected, counted), place
             seen = name in LISTED.names(WORDS[kind][0]) and reading.listed(server, kind, name, said)
             assert (name in lists[kind]) == seen, place
             # Lists against calls: what is listed gets no answer but these, and what gets them is listed.
-            served = expected.startswith("allow") or expected in ("user", "uncredentialed")
+            served = allowed or expected in ("user", "uncredentialed")
             if said is not None or expected != "denied":
                 assert seen == (served and name in LISTED.names(WORDS[kind][0])), place
 
