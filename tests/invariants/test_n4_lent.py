@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """N4 and R31 for everything that is lent: a canary in each place that secrets come from, and then looked for in every place there is.
 
-A KV secret of Vault, a client secret, the access token it gets, a user's token and what it is exchanged for, a private key that Vault
-issued, a Secret mounted into the pod, a file, and the pod's own tokens. The proxy logs at debug level, the journal keeps everything, and
+A KV secret of Vault, a password that it made for a time, a private key that it issued, a client secret, the access token it gets, a
+user's token and what it is exchanged for, a Secret mounted into the pod, a file, and the pod's own tokens. The proxy logs at debug level, the journal keeps everything, and
 servers send back what they are sent.
 """
 
@@ -31,7 +31,7 @@ REFLECTING = (
     "reflect_progress",
     "reflect_redirect",
 )
-SERVERS = ("kv", "oauth", "exchange", "mounted", "file", "mtls")
+SERVERS = ("kv", "oauth", "exchange", "mounted", "file", "mtls", "leased")
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +42,13 @@ def seen():
 
 
 @pytest.fixture(scope="module")
-def vault(tmp_path_factory):
+def vault(tmp_path_factory, database):
     made = openbao.Vault(tmp_path_factory.mktemp("canaries"))
     try:
-        yield made.start()
+        made.start()
+        database.behind(made, "outrider/servers/tools/leased/db")
+        database.maker(made, "outrider/servers/tools/leased/db", "readonly", ttl="1h", most="2h")
+        yield made
     finally:
         made.close()
 
@@ -108,6 +111,7 @@ def home(tmp_path_factory, seen, vault, issuer, behind_tls):
         one("oauth", seen.url, oauthClientCredentials=client),
         one("exchange", seen.url, tokenExchange=client),
         one("mounted", seen.url, secretRef={"key": "token"}),
+        one("leased", seen.url, vault={"path": "db/creds/readonly", "key": "password", "engine": "Lease"}),
         one("file", seen.url, file={"path": str(folder / "file-secret")}),
         one(
             "mtls", secure.url, {"tls": {"caBundle": bundle}},
@@ -151,6 +155,10 @@ def canaries(home, seen, user, answers):
     issued = {shown.removeprefix("Bearer ") for shown in seen.lent() if shown.count(".") == 2}
     assert len(issued) >= 2, "client credentials and an exchange were asked for"
     found |= {f"access token {number}": signature(each) for number, each in enumerate(sorted(issued))}
+    # What is left are passwords of leases: one more for each 401.
+    leased = {shown.removeprefix("Bearer ") for shown in seen.lent()} - {*found.values(), *issued, ""}
+    assert leased
+    found |= {f"lease {number}": each for number, each in enumerate(sorted(leased))}
     for name in ("vault", "exchange"):
         found[f"pod's token for {name}"] = signature((home.folder / "tokens" / name).read_text())
     return found

@@ -19,11 +19,11 @@ WORKLOAD = "agents"
 ANYONE = [{"anyone": True}]
 
 
-def settings(vault: openbao.Vault | None, **more: Any) -> str:
-    """The laptop's, with this Vault (by the method jwt) and whatever else."""
+def settings(vault: openbao.Vault | None, *, at: str = "", **more: Any) -> str:
+    """The laptop's, with this Vault (by the method jwt, behind `at` if something is before it) and whatever else."""
     trusted: dict[str, Any] = {}
     if vault is not None:
-        trusted = {"address": vault.address, "method": "JWT", "authPath": "jwt"}
+        trusted = {"address": at or vault.address, "method": "JWT", "authPath": "jwt"}
         if vault.ca_pem is not None:
             trusted["caBundle"] = vault.ca_pem
     whole = {
