@@ -79,3 +79,14 @@ async def unavailable(source, want, **options):
     assert text.isprintable()
     assert failed.value.__cause__ is None
     return failed.value
+
+
+def own(url, client, **options):
+    return snapshot.ClientCredentials(token_url=url, client=client, **options)
+
+
+async def soon(true):
+    """Waits for a condition."""
+    async with asyncio.timeout(30):
+        while not true():
+            await asyncio.sleep(0.01)
