@@ -127,6 +127,9 @@ def test_a_template_that_is_none_has_no_target() -> None:
     assert index(testing.allow(resources=("*",))).template("db://{", None) is None
 
 
+TOLD_TOO = [about("Deny", name="d", resources=("*",)), testing.deny(name="e", resources=("*",), message="no")]
+
+
 @pytest.mark.parametrize(
     ("chosen", "seen"),
     [
@@ -136,9 +139,13 @@ def test_a_template_that_is_none_has_no_target() -> None:
         ([about("Allow", resources=("a://*", "b://x")), about("Deny", name="d", resources=("a://*",))], True),
         ([about("Allow", resources=("a://*",)), about("Deny", name="d", resources=("a://b/*",))], True),
         ([about("Allow", resources=("*",)), testing.deny(resources=("*",), message="no")], True),
+        ([about("Allow", resources=("*",)), *TOLD_TOO], True),
+        ([about("Allow", resources=("*",)), TOLD_TOO[0], testing.deny(resources=("*",), message="no", enforced=False)], False),
+        ([about("Allow", resources=("a://*",)), about("Deny", name="d", resources=("a://*",)), about("Deny", name="e", resources=("b://*",))], False),
+        ([about("Allow", resources=("a://x",)), *(about("Deny", name=f"d{n}", resources=("a://x",)) for n in range(257))], True),
         ([about("Allow", tools=("*",))], False),
     ],
-)
+)  # fmt: skip
 def test_resources_are_in_sight_when_what_is_allowed_is_not_all_silently_denied_again(
     chosen: list[rules.Rule], seen: bool
 ) -> None:
@@ -147,6 +154,14 @@ def test_resources_are_in_sight_when_what_is_allowed_is_not_all_silently_denied_
         testing.CRM
     ]
     assert held.in_sight is seen
+
+
+def test_what_one_key_opens_is_not_in_sight_when_all_that_the_other_opens_is_denied() -> None:
+    provider, denied = about("Allow", resources=("a://*",)), about("Deny", name="d", resources=("b://*",))
+    for theirs, seen in (("b://*", False), ("a://*", True)):
+        consumer = testing.allow(key="Consumer", name="c", resources=(theirs,))
+        subject = index(provider, consumer, denied, consumer_key_needed=True)
+        assert subject.resources_in_sight is seen
 
 
 def test_both_keys_must_be_turned_for_one_and_the_same_kind() -> None:
