@@ -50,7 +50,8 @@ def test_a_rotated_secret_ends_one_call_of_a_tool_and_the_next_one_goes_well(era
         assert (await world.call("echo")).reason is None
         rotate(peer, place)
         refused = await world.call("echo")
-        assert refused.reason == "UpstreamUnauthorized"
+        assert (refused.reason, refused.refusal["retryAfterSeconds"]) == ("UpstreamUnauthorized", 0)
+        assert "did not make the call. Try again." in refused.text
         assert (await world.call("echo")).reason is None
         assert [each.headers["authorization"] for each in peer.calls] == [
             "Bearer canary-1", "Bearer canary-1", "Bearer canary-2",
@@ -91,7 +92,10 @@ def test_what_is_refused_with_the_newest_there_is_is_not_sent_again() -> None:
     async def scenario(world: proxies.World, peer: mcp.Peer, place: lending.Place) -> None:
         await world.call("echo")
         peer.accepts = set()
-        assert (await world.call("echo")).reason == "UpstreamUnauthorized"
+        told = await world.call("echo")
+        assert told.reason == "UpstreamUnauthorized"
+        assert "retryAfterSeconds" not in told.refusal
+        assert "Do not try again." in told.text
         assert len(peer.calls) == 2
         assert world.outcomes[-1].sends == 1
 

@@ -108,3 +108,11 @@ def test_what_was_sent_before_is_never_said_not_to_have_been() -> None:
         R.UPSTREAM_NOT_READY, S.FAILED, True, 401,
     )  # fmt: skip
     assert endings.sent_before(again) is again
+
+
+def test_a_call_that_was_refused_with_what_has_been_replaced_may_be_tried_again_at_once() -> None:
+    refused = endings.of(None, None, 401, cancelled=False)
+    assert endings.sent_before(refused).retry_after_seconds is None
+    assert endings.sent_before(refused, newer=True).retry_after_seconds == 0.0
+    other = endings.End(R.CANCELLED, S.FAILED)
+    assert endings.sent_before(other, newer=True) is other

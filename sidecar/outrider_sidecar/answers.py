@@ -181,6 +181,8 @@ def sentence(objection: decision.Objection) -> str:
             else "The budget for this tool is used up"
         )
         return f"{what} ({_budget(objection)}). {_later(objection.retry_after_seconds)}"
+    if reason is _R.UPSTREAM_UNAUTHORIZED and objection.retry_after_seconds is not None:
+        return "The server refused a credential that has been replaced meanwhile, and did not make the call. Try again."
     return _SENTENCES.get(reason, "The call failed for a reason that is in the proxy's log.") + (
         f" ({detail})" if detail else ""
     )

@@ -70,8 +70,7 @@ class Attempt:
         self._given = interviews.carried(order)
         self._talk: interviews.Interview | None = None
         self._inquiry: inquiries.Inquiry | None = None
-        self._rounds = 0
-        self._waiting_since = 0.0
+        self._rounds, self._waiting_since = 0, 0.0
         self._stage = Stage.NEW
         self._effort = closing.Effort()
         self._flight: exchange.Flight | None = None
@@ -79,7 +78,7 @@ class Attempt:
         self._leg: legs.Leg | None = None
         self._response: jsonrpc.Answer | None = None
         self._cancelled = False
-        self._renewed = self._refused = False
+        self._renewed = self._refused = self._newer = False
         self._lent = exchange.Lent()
         self._patience: patience.Patience | None = None
         endpoint = order.permit.server.endpoint
@@ -297,6 +296,7 @@ class Attempt:
         """The server refused the credential: there is a newer one after this, if there is any, and perhaps a second try."""
         lent = await retries.renewed(self._parts, self._permit, leg, self._lent, deadline=self._deadline)
         if lent is None or self._cancelled or not retries.repeatable(self._permit):
+            self._newer = lent is not None
             self._end(leg, failed, self._parts.clock())
             return
         self._response = self._inquiry = None
@@ -388,7 +388,7 @@ class Attempt:
         assert self._stage is not Stage.ENDED, "an attempt ends once"
         self._stage = Stage.ENDED
         if self._refused:
-            end = endings.sent_before(end)
+            end = endings.sent_before(end, newer=self._newer)
         if self._inquiry is not None:
             self._inquiry.end()
         closing.close(self._parts, self._order, self._effort, end)

@@ -119,8 +119,13 @@ def paused(seconds: float) -> End:
     return End(_R.UPSTREAM_BREAKER_OPEN, audit.Status.NOT_SENT, detail=f"for {seconds:.1f} s")
 
 
-def sent_before(end: End) -> End:
-    """Of a request that the server had refused (401) before it could not be sent again: it was sent, and is settled as such."""
+def sent_before(end: End, *, newer: bool = False) -> End:
+    """Of a request whose credential the server had refused (401). If it could not be sent again, it was sent, and is settled as such.
+
+    `newer`: there is a newer credential now, and this was not sent with it: the agent may try again at once.
+    """
+    if newer and end.reason is _R.UPSTREAM_UNAUTHORIZED:
+        return dataclasses.replace(end, retry_after_seconds=0.0)
     if end.status is not audit.Status.NOT_SENT:
         return end
     return dataclasses.replace(
