@@ -126,6 +126,14 @@ def test_what_is_in_no_vault_needs_no_role():
     assert list(vaultpolicy.places(None)) == []
 
 
+def test_clusters_that_share_a_vault_share_no_policy():
+    role = only(use(SECRET))
+    assert vaultpolicy.login(role, SITE)["token_policies"] == ["outrider-crm"]
+    other = vaultpolicy.Site(auth_path="clusters/Two", prefix="two")
+    assert vaultpolicy.login(role, other)["token_policies"] == ["clusters-two-outrider-crm"]
+    assert "policy write clusters-two-outrider-crm - " in vaultpolicy.script([role], other)
+
+
 def test_a_role_of_either_method_is_bound_and_short():
     role = only(vaultpolicy.Use("outrider-system", CRM, SECRET, "outrider-prober"))
     by_review = vaultpolicy.login(role, SITE)

@@ -72,7 +72,7 @@ class Grant:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Role:
-    """A role and the policy of the same name. `servers` are those whose credentials are behind it."""
+    """A role and its policy. `servers` are those whose credentials are behind it."""
 
     name: str
     namespaces: tuple[str, ...]
@@ -111,6 +111,12 @@ def places(source: snapshot.Source | None) -> Iterator[Place]:
         yield from places(source.client.key)
 
 
+def policy_name(role: Role, site: Site) -> str:
+    """Policies of Vault have one name for all clusters that it serves; roles have one below each auth method."""
+    plain = site.auth_path == Site().auth_path
+    return role.name if plain else f"{site.auth_path.replace('/', '-').lower()}-{role.name}"
+
+
 def policy(role: Role, accessor: str = ACCESSOR) -> str:
     """The policy of a role, as HCL."""
     where = _NAMESPACE.format(accessor=accessor)
@@ -129,7 +135,7 @@ def policy(role: Role, accessor: str = ACCESSOR) -> str:
 
 def login(role: Role, site: Site) -> dict[str, Any]:
     """The role itself, as it is written at `auth/<auth path>/role/<name>`."""
-    lent = {"token_policies": [role.name], "token_no_default_policy": True, **_LIVES}
+    lent = {"token_policies": [policy_name(role, site)], "token_no_default_policy": True, **_LIVES}
     spaces, accounts = list(role.namespaces), list(role.accounts)
     if site.method == "Kubernetes":
         bound = {"bound_service_account_namespaces": spaces, "bound_service_account_names": accounts}
@@ -153,7 +159,7 @@ def document(made: Iterable[Role], site: Site, accessor: str = ACCESSOR) -> str:
     ]
     for role in made:
         lines = [
-            f"# ---- policy {role.name}: {_summary(role)}",
+            f"# ---- policy {policy_name(role, site)}: {_summary(role)}",
             policy(role, accessor).rstrip(),
             f"# ---- role auth/{site.auth_path}/role/{role.name}",
             *(f"# {line}" for line in json.dumps(login(role, site), indent=2).splitlines()),
@@ -170,7 +176,7 @@ def script(made: Iterable[Role], site: Site) -> str:
         lines = [
             f"# {_summary(role)}",
             *(f"# {line}" for line in _engines(role)),
-            f'"$vault" policy write {role.name} - <<END',
+            f'"$vault" policy write {policy_name(role, site)} - <<END',
             policy(role, "${accessor}").rstrip(),
             "END",
             f"\"$vault\" write auth/{site.auth_path}/role/{role.name} - <<'END'",

@@ -145,7 +145,7 @@ def accessor(vault) -> str:
     for each in listed:
         with contextlib.suppress(openbao.Refused):
             data = vault.call("POST", "auth/token/lookup-accessor", {"accessor": each})["data"]
-            if "outrider-tools" in data["policies"]:
+            if "jwt-outrider-tools" in data["policies"]:
                 found.append((data["creation_time"], each))
     return max(found)[1]
 
@@ -219,10 +219,10 @@ def test_a_role_that_does_not_know_the_workload_is_named_with_what_to_do(home):
 
 def test_a_permission_that_is_taken_away_ends_the_lending(home, vault, seen):
     assert ask(home, "forbidden") == "allowed"
-    policy = vault.call("GET", "sys/policies/acl/outrider-tools")["data"]["policy"]
+    policy = vault.call("GET", "sys/policies/acl/jwt-outrider-tools")["data"]["policy"]
     without = policy.replace("tools/forbidden/api", "tools/nothing/api")
     assert without != policy
-    vault.call("PUT", "sys/policies/acl/outrider-tools", {"policy": without})
+    vault.call("PUT", "sys/policies/acl/jwt-outrider-tools", {"policy": without})
     try:
         with refusing(seen, "Bearer forbidden-1"):
             assert ask(home, "forbidden") in ("CredentialUnavailable", "UpstreamUnauthorized")
@@ -231,4 +231,4 @@ def test_a_permission_that_is_taken_away_ends_the_lending(home, vault, seen):
         )
         assert said(home, "outrider/servers/tools/forbidden/api", "vault-policy")
     finally:
-        vault.call("PUT", "sys/policies/acl/outrider-tools", {"policy": policy})
+        vault.call("PUT", "sys/policies/acl/jwt-outrider-tools", {"policy": policy})
