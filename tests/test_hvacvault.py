@@ -90,6 +90,26 @@ def test_a_deleted_version_is_none(client: hvacvault.HvacVault, vault: openbao.V
     assert client.version(token, ROLE, path) == ""
 
 
+def test_a_mount_may_be_below_another_path(vault: openbao.Vault, pod: pathlib.Path) -> None:
+    vault.call("POST", "sys/mounts/hv/team/kv", {"type": "kv", "options": {"version": "2"}})
+
+    def written() -> bool:
+        try:
+            return bool(vault.call("POST", f"hv/team/kv/data/{PATH}", {"data": {"token": "below"}}))
+        except openbao.Refused:
+            return False
+
+    laptop.until(written, "the KV engine is ready")
+    vault.policy("hv-below", {"hv/team/kv/*": ["read"]})
+    vault.role("outrider-hv-below", ["hv-below"])
+    made = hvacvault.HvacVault(vaultside.site(vault, mount="hv/team/kv"), pod)
+    token = made.login("outrider-hv-below")
+    secret = made.secret(token, ROLE, PATH)
+    assert secret.values == {"token": "below"}
+    assert made.version(token, ROLE, PATH) == secret.version
+    made.close()
+
+
 def test_what_vault_refuses_is_told_with_its_own_word(
     client: hvacvault.HvacVault, vault: openbao.Vault, pod: pathlib.Path
 ) -> None:
@@ -205,6 +225,7 @@ def test_nothing_is_taken_from_the_environment(
         (relay.Fault(503), T.SEALED, "sealed, or in maintenance (HTTP 503)"),
         (relay.Fault(502, b"<html>canary</html>", {"Content-Type": "text/html"}), T.UNREACHABLE, "what stands before"),
         (relay.Fault(500, b'{"errors":["canary"', {"Content-Type": "application/json"}), T.BROKEN, "(HTTP 500)"),
+        (relay.Fault(500, bytes(range(256)) * 4_000), T.BROKEN, "(HTTP 500)"),
         (relay.Fault(200, b"<html>canary</html>"), T.BROKEN, "no JSON object"),
         (relay.Fault(200, b"[1]", {"Content-Type": "application/json"}), T.BROKEN, "no JSON object"),
         (relay.Fault(200, b"[" * 100_000), T.BROKEN, "nothing that can be read"),

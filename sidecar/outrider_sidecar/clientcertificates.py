@@ -77,6 +77,9 @@ class ClientCertificates:
             b"", version=certificate.version, expires_at=kept.expires_at, certificate=certificate
         )
 
+    def hangs(self, kept: _Kept) -> bool:
+        return bool(kept.value.lease)
+
     async def give_back(self, key: tuple[str, Hashable], kept: _Kept) -> None:
         role, lease = key[0], kept.value.lease
         if lease and (token := self._tokens.current(role)) is not None:

@@ -77,6 +77,9 @@ class _Way(requests.adapters.HTTPAdapter):
             answer.close()
             raise
         answer._content_consumed = True  # noqa: SLF001
+        answer.encoding = (
+            "utf-8"  # or it is guessed from the bytes, which takes long and holds the interpreter
+        )
         answer.raw.release_conn()
         return answer
 

@@ -54,6 +54,9 @@ class Engine(Protocol[_V]):
     def loan(self, where: Any, kept: Kept[_V]) -> loans.Loan:
         """One field of it. Raises loans.Unavailable."""
 
+    def hangs(self, kept: Kept[_V]) -> bool:
+        """Whether it ends with the token that it was got with."""
+
     async def give_back(self, key: tuple[str, Hashable], kept: Kept[_V]) -> None:
         """It is not wanted any longer. Raises vault.Failed."""
 
@@ -128,7 +131,7 @@ class Keeping(Generic[_V]):
     def hasten(self, role: str, seconds: float) -> None:
         """What was got with a token of this role ends in so many seconds: it is got anew before, though not all of it at once."""
         for held in self._held.values():
-            if held.key[0] == role and held.kept is not None:
+            if held.key[0] == role and held.kept is not None and self._engine.hangs(held.kept):
                 self._at(held, seconds * self._timing.jitter())
 
     def resume(self) -> None:

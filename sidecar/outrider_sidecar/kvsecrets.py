@@ -65,6 +65,9 @@ class KvSecrets:
             raise loans.Unavailable(decision.Reason.CREDENTIAL_MALFORMED, text)
         return loans.Loan(text_of(kept.value, where.key, place), version=kept.version, origin=origin)
 
+    def hangs(self, _: keeping.Kept[Mapping[str, Any]]) -> bool:
+        return False
+
     async def give_back(
         self, key: tuple[str, Hashable], kept: keeping.Kept[Mapping[str, Any]]
     ) -> None:  # there is nothing to give back

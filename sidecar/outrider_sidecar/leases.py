@@ -64,6 +64,9 @@ class Leases:
         value = kvsecrets.text_of(kept.value.values, where.key, f"what Vault makes at {where.path}")
         return loans.Loan(value, version=kept.version, expires_at=kept.expires_at)
 
+    def hangs(self, kept: _Kept) -> bool:
+        return bool(kept.value.id)
+
     async def give_back(self, key: tuple[str, Hashable], kept: _Kept) -> None:
         await self._revoke(key[0], kept.value)
 

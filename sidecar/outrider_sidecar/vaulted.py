@@ -35,14 +35,11 @@ class _Site:
         self._line = vaultline.VaultLine(site, token_file, timing, answers=self._answers)
         tokens = self._tokens = logins.Logins(self._line, timing, moved=self._moved)
         kv = kvsecrets.KvSecrets(self._line, tokens, timing, mount=site.mount, poll_seconds=poll_seconds)
-        self._secrets = keeping.Keeping(kv, timing)
-        self._leases = keeping.Keeping(leases.Leases(self._line, tokens, timing), timing)
         made = clientcertificates.ClientCertificates(self._line, tokens, timing)
-        self._certificates = keeping.Keeping(made, timing)
         self.kinds: dict[type, keeping.Keeping[Any]] = {
-            snapshot.VaultSecret: self._secrets,
-            snapshot.VaultLease: self._leases,
-            snapshot.ClientCertificate: self._certificates,
+            snapshot.VaultSecret: keeping.Keeping(kv, timing),
+            snapshot.VaultLease: keeping.Keeping(leases.Leases(self._line, tokens, timing), timing),
+            snapshot.ClientCertificate: keeping.Keeping(made, timing),
         }
 
     def tidy(self) -> None:
@@ -62,8 +59,8 @@ class _Site:
 
     def _moved(self, role: str, seconds: float) -> None:
         within = min(HASTE_SECONDS_MAX, seconds / 2)
-        self._leases.hasten(role, within)
-        self._certificates.hasten(role, within)
+        for each in self.kinds.values():
+            each.hasten(role, within)
 
 
 class _Kind:
