@@ -198,6 +198,7 @@ def test_explain_walks_the_same_checks_without_stopping() -> None:
         step.check: step.found.reason for step in steps if isinstance(step.found, decision.Objection)
     }
     assert [step.check for step in steps] == [check.__name__ for check in decide.CHECKS]
+    assert steps[0].promise == "The server is in this workload's snapshot at all."
     assert objections == {"not_denied": R.DENIED, "budget_within": R.BUDGET_EXCEEDED}
     unknown = decide.explain(
         testing.bound_to(view), call.Call(names.ServerId("a", "b"), "q"), Purse(0), now=0
@@ -212,11 +213,12 @@ def test_the_proxy_may_list_a_server_it_knows_and_no_other() -> None:
         decide.permit_listing(testing.bound_to(testing.a_server(testing.allow())), testing.CRM),
         decision.Permit,
     )
-    assert refused(decide.permit_listing(testing.bound_to(disabled), testing.CRM))[0] is R.SERVER_DISABLED
-    assert (
-        refused(decide.permit_listing(testing.bound_to(uncredentialed), testing.CRM))[0]
-        is R.NO_CREDENTIAL_FOR_CALLER
+    assert refused(decide.permit_listing(testing.bound_to(disabled), testing.CRM)) == (
+        R.SERVER_DISABLED,
+        True,
     )
+    unlent = decide.permit_listing(testing.bound_to(uncredentialed), testing.CRM)
+    assert refused(unlent) == (R.NO_CREDENTIAL_FOR_CALLER, True)
     missing = decide.permit_listing(testing.bound_to(disabled), names.ServerId("no", "such"))
     assert refused(missing) == (R.SERVER_UNKNOWN, False)
 
