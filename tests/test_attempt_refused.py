@@ -244,10 +244,15 @@ def test_a_call_without_a_credential_is_refused_and_told_when_to_come_again(
             audit.Status.NOT_SENT, "Vault is sealed",
         )  # fmt: skip
         assert len(peer.calls) == 1
+        for _ in range(20):
+            assert (await world.call("echo")).reason == "CredentialUnavailable"
 
     with caplog.at_level(logging.ERROR, "outrider"):
         run(scenario)
-    assert any(getattr(each, "fields", {}).get("why") == "Vault is sealed" for each in caplog.records)
+    (line, *more) = [each.fields for each in caplog.records if "credential" in getattr(each, "fields", {})]
+    assert (line["why"], line["server"], line["credential"]) == ("Vault is sealed", "crm/api", "org")
+    assert line["request"]
+    assert len(more) < 20  # an outage is not a flood of lines
 
 
 def test_a_call_waits_for_its_credential_and_no_longer_than_it_has_time(

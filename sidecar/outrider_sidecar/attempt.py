@@ -168,7 +168,7 @@ class Attempt:
             self._send(leg, lent)
 
     def _uncredentialed(self, failure: loans.Unavailable) -> None:
-        self._complain("no credential can be lent", failure)
+        self._parts.credentials.lacking(self._permit, failure, request=self.about.request_id)
         self._conclude(endings.unlent(failure))
 
     def _complain(self, text: str, failure: Exception) -> None:

@@ -14,6 +14,8 @@ import binascii
 import contextlib
 import dataclasses
 import logging
+import math
+import re
 import urllib.parse
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,10 +34,14 @@ WARM_AT_ONCE = 4
 CLOSE_SECONDS = 3.0
 """Sources have two; the proxy's own end does not wait for one that takes longer."""
 
+SAID_SECONDS = 5.0
+"""Between two log lines of the same kind about calls that one entry had no credential for."""
+
 _GRACE_SECONDS = 0.5
 """A source keeps to the deadline by itself and says why; this much later nobody waits for it any more."""
 
 _PRINTABLE = bytes(range(0x20, 0x7F))
+_DIGITS = re.compile("[0-9]+")
 _PORTS = {"http": 80, "https": 443}
 
 _R = decision.Reason
@@ -57,6 +63,7 @@ class _Slot:
     made: weakref.WeakKeyDictionary[loans.Loan, exchange.Lent] = dataclasses.field(
         default_factory=weakref.WeakKeyDictionary
     )
+    said: tuple[str, float] = ("", -math.inf)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -138,6 +145,21 @@ class Credentials:
                 "a refused credential cannot be renewed", extra=_told(permit.server.id, entry, failure)
             )
             return None
+
+    def lacking(self, permit: decision.Permit, failure: loans.Unavailable, *, request: str) -> None:
+        """Logs that a call had to be refused for want of its credential, and why: not of every one, for in an outage it is all.
+
+        Each one's reason is in its outcome.
+        """
+        entry, now = permit.credential, self._clock()
+        slot = self._slots.get((permit.server.id, entry.name)) if entry is not None else None
+        why = _DIGITS.sub("", str(failure))  # how long it still takes is no news
+        if entry is None or (slot is not None and slot.said[0] == why and now - slot.said[1] < SAID_SECONDS):
+            return
+        if slot is not None:
+            slot.said = (why, now)
+        facts = _told(permit.server.id, entry, failure)["fields"]
+        log.error("no credential can be lent", extra=telemetry.fields(**facts, request=request))
 
     async def _fetched(self, slot: _Slot, wanted: loans.Wanted) -> loans.Loan:
         """What is at hand, else what the source has when asked."""
