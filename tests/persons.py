@@ -18,11 +18,14 @@ SALES: list[dict[str, Any]] = [{"groups": ["okta:sales"]}]
 SETTINGS: dict[str, Any] = {
     "apiVersion": names.API_VERSION, "kind": "Settings",
     "identityProviders": [
-        {"name": "okta", "issuer": "https://okta.example", "audience": "outrider", "jwksUri": "https://okta.example/keys"}
+        {
+            "name": "okta", "issuer": "https://okta.example", "audience": "outrider", "jwksUri": "https://okta.example/keys",
+            "tokenEndpoints": ["https://okta.example/token"],
+        }
     ],
 }  # fmt: skip
 EXCHANGE = {
-    "tokenUrl": "https://as.example/token", "clientId": "outrider", "clientSecret": {"file": {"path": "client-secret"}},
+    "tokenUrl": "https://okta.example/token", "clientId": "outrider", "clientSecret": {"file": {"path": "client-secret"}},
 }  # fmt: skip
 
 

@@ -120,7 +120,7 @@ def of_user(place: pathlib.Path, tool: str, user: identity.User | None, server: 
 ADA, BOB = testing.a_user("sales"), testing.a_user(id="okta:bob")
 QUERY = "Allow by rule sales, key: Provider, for users in group okta:sales"
 READ = "Deny by rule not-bob, key: Provider, for users okta:bob"
-OWN = "the user's token, exchanged by client outrider at https://as.example/token, for users in group okta:sales"
+OWN = "the user's token, exchanged by client outrider at https://okta.example/token, for users in group okta:sales"
 
 
 @pytest.mark.parametrize(

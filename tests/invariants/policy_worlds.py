@@ -129,7 +129,7 @@ def a_budget(draw: st.DrawFn, number: int) -> dict[str, Any]:
 
 
 EXCHANGE = {
-    "tokenUrl": "https://as.example/token", "clientId": "outrider", "clientSecret": {"file": {"path": "/secret"}},
+    "tokenUrl": "https://okta.example/token", "clientId": "outrider", "clientSecret": {"file": {"path": "/secret"}},
 }  # fmt: skip
 
 
@@ -198,6 +198,7 @@ def worlds(draw: st.DrawFn) -> list[dict[str, Any]]:
                 "issuer": f"https://{name}.example",
                 "audience": "outrider",
                 "jwksUri": f"https://{name}.example/keys",
+                "tokenEndpoints": [EXCHANGE["tokenUrl"]],
             }
             for name in ("okta", "other")
         ],
