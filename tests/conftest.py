@@ -26,7 +26,8 @@ hypothesis.settings.load_profile("outrider")
 LONGEST = (
     "test_chart_rights.py", "test_scenario_outages.py", "test_cli_dev.py", "test_reflector_gaps.py", "test_controller_real.py",
     "test_chart_releases.py", "test_matrix.py", "test_discovery.py", "test_scenario_leaders.py", "test_clients.py",
-    "test_command_line.py", "test_scenario_life.py",
+    "test_command_line.py", "test_scenario_life.py", "test_vault_whole_path.py", "test_vault_tenancy.py", "test_credentials_faults.py",
+    "test_credentials_leases.py", "test_credentials_idp.py",
 )  # fmt: skip
 """Files of minutes: begun first, or one of them keeps one worker busy when the others have nothing left to do."""
 

