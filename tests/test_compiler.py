@@ -23,6 +23,7 @@ OKTA = {
     "issuer": "https://okta.example",
     "audience": "o",
     "jwksUri": "https://okta.example/k",
+    "tokenEndpoints": ["https://as.example/t"],
 }
 GROUPED = [{**TEAMS[0], "groups": ["okta:sales"]}, TEAMS[1], {"name": "board", "groups": ["okta:board"]}]
 VAULT = {"address": "https://vault.example"}

@@ -51,6 +51,12 @@ def test_a_token_in_the_users_name_needs_a_provider_of_users() -> None:
     assert found(entry(tokenExchange=GRANT), vault=VAULT) == [(Reason.UNKNOWN_PROVIDER, at)]
 
 
+def test_an_exchange_where_the_settings_let_no_users_tokens_go_is_found() -> None:
+    given = entry(tokenExchange={**GRANT, "tokenUrl": "https://evil.example/t"})
+    at = "spec.credentials[0].tokenExchange.tokenUrl"
+    assert found(given, **BOTH) == [(Reason.UNTRUSTED_TOKEN_ENDPOINT, at)]
+
+
 def test_requiring_a_user_needs_a_provider_of_users() -> None:
     assert found(entry(none=True), require_user=True) == [(Reason.UNKNOWN_PROVIDER, "spec.requireUser")]
     assert found(entry(none=True), require_user=True, identityProviders=PROVIDERS) == []

@@ -225,6 +225,39 @@ def test_settings_that_say_what_they_would_be_anyway_make_the_same_version() -> 
     assert snapshot.canonical(bare) == snapshot.canonical(whole)
 
 
+# Users' tokens go where the settings say ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://evil.example/t",  # whoever wrote the entry would have the tokens of all who use the server
+        "https://as.example/t/other",
+        "https://as.example/t?x",
+        "https://as.example:8443/t",
+        "https://okta.example.evil.example/token",
+        "https://okta.example:8443/token",
+        "http://127.0.0.1:9/token",
+    ],
+)
+def test_an_exchange_elsewhere_than_at_the_issuer_or_where_the_settings_list_it_is_not_lent(url) -> None:
+    given = entry(tokenExchange={**GRANT, "tokenUrl": url})
+    found = seen(given, entry("next", none=True)).servers[0]
+    assert (found.credentials, found.credential_required) == ((), True), "and nothing in its place"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://as.example/t", "https://okta.example/token", "https://OKTA.example:443/x"]
+)
+def test_an_exchange_at_the_issuer_or_where_the_settings_list_it_is_lent(url) -> None:
+    assert lent(entry(tokenExchange={**GRANT, "tokenUrl": url})).source.token_url == url
+
+
+def test_a_token_of_the_proxys_own_may_come_from_anywhere() -> None:
+    given = entry(oauthClientCredentials={**GRANT, "tokenUrl": "https://evil.example/t"})
+    assert lent(given).source.token_url == "https://evil.example/t"
+
+
 # No path leaves its tenant -------------------------------------------------------------------------------------------
 
 

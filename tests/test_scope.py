@@ -14,7 +14,7 @@ from outrider import identity, rules, testing
 from outrider.compile import scope
 from outrider.resources import fields
 
-PROVIDERS = [{"name": "okta", "issuer": "https://okta.example", "audience": "outrider", "jwksUri": "https://okta.example/k"}]  # fmt: skip
+PROVIDERS = [{"name": "okta", "issuer": "https://okta.example", "audience": "outrider", "jwksUri": "https://okta.example/k", "tokenEndpoints": ["https://as.example/t"]}]  # fmt: skip
 TEAMS = [
     {"name": "sales", "namespaces": ["agents"], "groups": ["okta:sales", "okta:reps"]},
     {"name": "ops", "namespaces": ["agents"]},

@@ -86,6 +86,8 @@ def test_a_provider_needs_four_facts_and_lets_no_address_count_by_itself() -> No
         ({"clients": [""]}, "clients.0"),
         ({"emailDomains": ["Example.com"]}, "emailDomains.0"),
         ({"emailDomains": ["@example.com"]}, "emailDomains.0"),
+        ({"tokenEndpoints": ["http://as.example/t"]}, "tokenEndpoints.0"),
+        ({"tokenEndpoints": ["*"]}, "tokenEndpoints.0"),
         ({"maxLifetime": "59s"}, "maxLifetime"),
         ({"maxLifetime": "1441m"}, "maxLifetime"),
         ({"caBundle": "x"}, "caBundle"),

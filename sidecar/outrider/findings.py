@@ -76,6 +76,10 @@ class Reason(enum.StrEnum):
         "UnusableCredential",
         "A path could leave what is this server's at Vault; it and the entries after it are not lent.",
     )
+    UNTRUSTED_TOKEN_ENDPOINT = (
+        "UntrustedTokenEndpoint",
+        "A tokenExchange would send users' tokens to where the settings do not let them go; it and the entries after it are not lent.",
+    )
     CONSENT_MISSING = (
         "ConsentMissing",
         "The server's own namespace allows this workload, but the workload's namespace has not agreed to it.",

@@ -44,6 +44,15 @@ def _lendable(
     entry: credential.Credential,
 ) -> Iterator[Finding]:
     about = objects.about(made)
+    exchange = entry.token_exchange
+    if exchange is not None and not lending.shown_to(settings, exchange.token_url):
+        yield Finding(
+            Severity.ERROR, Reason.UNTRUSTED_TOKEN_ENDPOINT, *about, f"{path}.tokenExchange.tokenUrl",
+            "users' tokens would be sent there, and it is neither at the issuer of an identity provider nor listed in the settings; "
+            "this entry and those after it are not lent",
+            "Have whoever keeps the settings add it to identityProviders[].tokenEndpoints, or name the provider's own endpoint.",
+        )  # fmt: skip
+        return
     if lent is None:
         yield Finding(
             Severity.ERROR, Reason.UNUSABLE_CREDENTIAL, *about, f"{path}.{entry.kind}",

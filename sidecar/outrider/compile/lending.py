@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from outrider import names, resources, rules, snapshot
-from outrider.resources import credential, fields, oauth, trust
+from outrider.resources import credential, fields, oauth, trust, urls
 
 PROBER_ROLE = "outrider_prober"
 """The Vault role of whoever lists the tools of servers. The underscore keeps it apart from that of a namespace `prober`."""
@@ -35,7 +35,7 @@ _PLAIN = trust.Vault(address="https://vault.invalid")
 
 
 class _Unsafe(Exception):
-    """A path that could mean something else than what lies below it, or a secret that is not this party's."""
+    """A path that could mean something else than what lies below it, a secret that is not this party's, or a place for no user's token."""
 
 
 def server_role(namespace: str) -> str:
@@ -137,6 +137,8 @@ class Borrower:
         return self.value(entry)
 
     def _exchange(self, given: oauth.Exchange) -> snapshot.TokenExchange:
+        if not shown_to(self.settings, given.token_url):
+            raise _Unsafe
         return snapshot.TokenExchange(
             token_url=given.token_url,
             client=self.client(given),
@@ -155,6 +157,19 @@ class Borrower:
             common_name=given.common_name,
             ttl_seconds=int(fields.seconds(given.ttl or _TTL)),
         )
+
+
+def shown_to(settings: resources.Settings, token_url: str) -> bool:
+    """Whether users' tokens, and the workload's for exchanges, may be sent to a token endpoint: who made them is there, or the
+    settings list it. An MCPServer's author alone cannot have the tokens of his consumers' users.
+
+    True while there are no providers: then there are no users.
+    """
+    listed = settings.identity_providers
+    return not listed or any(
+        token_url in each.token_endpoints or urls.origin(each.issuer) == urls.origin(token_url)
+        for each in listed
+    )
 
 
 def lent(

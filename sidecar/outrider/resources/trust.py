@@ -94,6 +94,11 @@ class IdentityProvider(Model):
     jwks_uri: _Url = pydantic.Field(
         description="Where its keys are: https. A private address needs an entry of network.allow."
     )
+    token_endpoints: Annotated[tuple[_Url, ...], pydantic.Field(max_length=16)] = pydantic.Field(
+        default=(),
+        description="Token endpoints elsewhere than at the issuer's own scheme, host and port that a tokenExchange may show users' "
+        "tokens to: a tokenUrl as it is written there. Whoever keeps one of them can act as these users.",
+    )
     claims: Claims = pydantic.Field(default_factory=Claims, description="Where its tokens say what.")
     clients: Annotated[tuple[fields.Visible, ...], pydantic.Field(max_length=64)] = pydantic.Field(
         default=(),

@@ -35,6 +35,9 @@ PRIVATE_RULE = (
 """`private` as the API server checks it."""
 
 
+_PORTS = {"http": 80, "https": 443}
+
+
 def problem(url: str) -> str | None:
     """Why `url`, which fits PATTERN, cannot be an endpoint; None when it can."""
     try:
@@ -58,6 +61,12 @@ def loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def origin(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port of a URL that has no `problem`, comparable."""
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
 
 
 def private(url: str) -> bool:
