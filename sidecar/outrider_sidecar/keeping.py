@@ -218,6 +218,7 @@ class Keeping(Generic[_V]):
             kept = await self._engine.fresh(held.key, held.kept, refused=refused)
         except vault.Failed as error:
             again = max(held.backoff.failed(), error.retry_after_seconds or 0.0)
+            held.pressed.worked()  # it brought nothing that a server could refuse: `backoff` alone says when to ask again
             self._took_ill(held, error)
         else:
             again = kept.again_seconds

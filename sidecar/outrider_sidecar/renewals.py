@@ -20,7 +20,8 @@ SECONDS_MAX = 10.0
 
 PAUSE_SECONDS = 1.0
 PAUSE_SECONDS_MAX = 60.0
-"""Between two refreshes of the same thing: doubled whenever what one brought is refused at once, up to this."""
+"""Between two refreshes of the same thing: doubled whenever what one brought is refused at once, up to this. One that failed brought
+nothing, and says nothing about the next: how seldom its origin is asked while it is away is the source's own matter."""
 
 REMEMBERED_MAX = 1_000
 
@@ -74,8 +75,10 @@ class Renewals:
 
         def ended(done: asyncio.Task[loans.Loan]) -> None:
             begun.task, begun.ended_at = None, self._clock()
-            if not done.cancelled():
-                done.exception()  # told to whoever waits; nobody may be left
+            if (
+                not done.cancelled() and done.exception() is not None
+            ):  # told to whoever waits; nobody may be left
+                begun.pause = PAUSE_SECONDS
 
         assert begun.task is not None
         begun.task.add_done_callback(ended)
