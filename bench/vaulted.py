@@ -84,9 +84,11 @@ def judged(seen: Seen, calls: dict[str, int]) -> list[str]:
     for (tool, verdict, away), count in seen.verdicts.items():
         if verdict == "allowed":
             continue
+        if away and verdict in ("UpstreamUnauthorized", "CredentialUnavailable"):
+            continue
         if tool == "write" and verdict == "UpstreamUnauthorized":
             failed += count
-        elif not (away and verdict in ("UpstreamUnauthorized", "CredentialUnavailable")):
+        else:
             found.append(
                 f"{count} calls of {tool} were answered {verdict}{' while Vault was away' if away else ''}"
             )
