@@ -105,3 +105,21 @@ def test_too_many_events_hold_nobody_up(caplog) -> None:
 
 def test_every_reason_says_what_it_means() -> None:
     assert all(reason.doc for reason in events.Reason)
+
+
+def test_what_flaps_is_news_a_few_times_and_then_now_and_again() -> None:
+    subject = events.Sparing(burst=3, seconds=100.0)
+    assert [subject.may("a", 1_000.0 + second) for second in range(10)] == [True] * 3 + [False] * 7
+    assert subject.may("b", 1_010.0), "another object is another matter"
+    assert not subject.may("a", 1_099.0)
+    assert subject.may("a", 1_101.0)
+    assert not subject.may("a", 1_102.0)
+    assert [subject.may("a", 5_000.0) for _ in range(4)] == [True, True, True, False]
+
+
+def test_it_does_not_remember_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "_REMEMBERED_MAX", 10)
+    subject = events.Sparing(burst=1, seconds=10.0)
+    for number in range(100):
+        assert subject.may(number, 1_000.0 + 20 * number)
+    assert len(subject._spent) <= 10

@@ -266,6 +266,25 @@ def test_how_its_credentials_fare_is_in_a_servers_status_and_an_event_says_when_
     ]  # fmt: skip
 
 
+def test_a_credential_that_flaps_does_not_fill_the_clusters_events() -> None:
+    lender = {
+        "credentials": [{"name": "c", "from": EVERYONE, "vault": {"path": "salesforce", "key": "token"}}]
+    }
+
+    async def script(api, replica):
+        api.put(server(**lender))
+        replica.read()
+        for _ in range(5):
+            for more, said in (({"failing": 1}, "CredentialsFailing"), ({"ready": True}, "CredentialsReady")):
+                replica.lent = {S: (lendings.Standing("c", pod="agents/a", **more),)}
+                await until(lambda said=said: api.condition(SERVER, "CredentialsReady")[1] == said)
+
+    api = play(script)
+    assert [reason for _, reason, _ in api.news if reason.startswith("Credentials")] == [
+        "CredentialsFailing", "CredentialsReady", "CredentialsFailing", "CredentialsReady",
+    ]  # fmt: skip
+
+
 def test_rules_about_prompts_are_held_against_the_prompts_that_a_server_lists() -> None:
     async def script(api, replica):
         words = {

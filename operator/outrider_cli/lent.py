@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`outrider doctor` and `proxy-status`: credentials that proxies cannot lend, keys that they cannot fetch, and settings about both.
 
-Called by afterwards, beforehand and proxy_status, with rows that the operator has given and settings that were read. Refuses to guess:
-the words are those of the proxy that met the trouble, and its remedy is the next command.
+Called by afterwards, beforehand and proxy_status, with rows that the operator has given and settings that were read. Why something
+fails is said in the words of the proxy that met it, and as its words: a pod is its tenant's. What to do next is always ours, so that
+no pod puts a command before whoever administers the cluster.
 """
 
 from __future__ import annotations
@@ -22,6 +23,20 @@ _REMEDIES = {
     "CredentialMalformed": "store one line of printable ASCII there",
     "CredentialMisplaced": "correct outrider_origin beside the secret, or the server's endpoint: they must be the same",
 }
+_STORE = "store it there, or correct the entry: outrider vault-policy shows every path that is read"
+_REACH = "see whether pods reach it: its address, DNS, network policies, and that it runs"
+_NEXT = (
+    ("the login of role", "apply what `outrider vault-policy` prints: the role, and the namespaces bound to it"),
+    ("refuses role", "apply what `outrider vault-policy` prints: the policy of that role"),
+    ("is sealed", "unseal Vault"),
+    ("outrider.dev/secrets", "name the Secret in that annotation of the pod's template, and make it in the pod's namespace"),
+    ("settings name no vault", "set settings.vault of the chart"),
+    ("is not trusted", "set the caBundle of what shows that certificate (settings.vault, or tls of the entry)"),
+    ("no secret at", _STORE), ("nothing at", _STORE), ("has no key", _STORE), ("is deleted", _STORE),
+    ("cannot be reached", _REACH), ("takes no connections", _REACH), ("did not answer", _REACH), ("not resolve", _REACH),
+    ("does not reach it", _REACH), ("cannot be resolved", _REACH),
+)  # fmt: skip
+"""What proxies say, and what to do about it; the first that fits."""
 
 _Row = Mapping[str, Any]
 _About = tuple[str, str, str, str]
@@ -46,8 +61,9 @@ def of_proxies(rows: Iterable[_Row]) -> Iterator[diagnosis.Finding]:
 
 def _finding(about: _About, pods: list[str], said: _Row) -> diagnosis.Finding:
     server, name, state, why = about
-    cause, remedy = _parted(why)
     who = diagnosis.several(pods, 3)
+    cause = f'{"it says" if len(pods) == 1 else "they say"} "{_quoted(why)}"' if why else "no reason is given"
+    remedy = next((then for words, then in _NEXT if words in why.lower()), "")
     if not server:
         make = diagnosis.bad if state == "Failing" else diagnosis.note
         then = (
@@ -109,10 +125,8 @@ def _text(holder: _Row, name: str) -> str:
     return output.printable(found) if isinstance(found, str) else ""
 
 
-def _parted(why: str) -> tuple[str, str]:
-    """What happened, and what to do: a proxy writes both as one line."""
-    cause, mark, remedy = why.rpartition("; ")
-    return (cause, remedy) if mark else (why or "it does not say why", "")
+def _quoted(why: str) -> str:
+    return why.rstrip(".").replace('"', "'")
 
 
 def _until(said: _Row) -> str:

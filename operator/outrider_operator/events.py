@@ -37,6 +37,7 @@ _WORTH_A_WARNING = {
 """Reasons that are news whatever the condition's status is."""
 
 _POST_SECONDS_MAX = 10.0
+_REMEMBERED_MAX = 1_000
 _ACTION = "Reconcile"
 """Kubernetes wants to know what was being done."""
 
@@ -79,6 +80,25 @@ class Event:
     type: str
     reason: str
     message: str
+
+
+class Sparing:
+    """Lets through what is rare: `burst` at once for one object, and one more every `seconds`. What proxies report may flap."""
+
+    def __init__(self, *, burst: int = 4, seconds: float = 150.0) -> None:
+        self._burst = burst
+        self._seconds = seconds
+        self._spent: dict[object, float] = {}
+
+    def may(self, what: object, now: float) -> bool:
+        """Whether one more is let through at `now` (monotonic seconds)."""
+        free_at = max(now, self._spent.get(what, 0.0))
+        if free_at > now + (self._burst - 1) * self._seconds:
+            return False
+        self._spent[what] = free_at + self._seconds
+        if len(self._spent) > _REMEMBERED_MAX:
+            self._spent = {each: at for each, at in self._spent.items() if at > now}
+        return True
 
 
 def of_object(kind: str, namespace: str, name: str, uid: str) -> Reference:

@@ -17,7 +17,17 @@ from collections.abc import Callable, Iterable, Mapping
 
 from outrider import compile as compiler
 from outrider import names
-from outrider_operator import conditions, events, fleet, lendings, observations, pods, receipts, statuses
+from outrider_operator import (
+    conditions,
+    events,
+    fleet,
+    lendings,
+    observations,
+    pods,
+    reasons,
+    receipts,
+    statuses,
+)
 from outrider_operator.sources import objects
 
 log = logging.getLogger("outrider.operator.reporting")
@@ -30,6 +40,9 @@ RECHECK_SECONDS = 600.0
 """Everything is looked at again this often, whether or not anything was heard of it."""
 
 _SERVER = "MCPServer"
+_OF_PROXIES = (
+    reasons.Reason.CREDENTIALS_FAILING, reasons.Reason.CREDENTIALS_EXPIRING, reasons.Reason.CREDENTIALS_READY,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,6 +82,7 @@ class Reporter:
         self._poster = poster
         self._mended = mended
         self._fleet = fleet.Fleet(compiled)
+        self._sparing = events.Sparing()
         self._leading = False
         self._uids: dict[compiler.Object, str] = {}
         self._dirty: dict[compiler.Object, None] = {}
@@ -195,7 +209,10 @@ class Reporter:
         status = conditions.status(facts, before, now=time.time(), timestamp=timestamp)
         self._writer.want(thing, status, live=watched.status, first=first)
         regarding = events.of_object(*thing, watched.uid)
-        self._poster.add(*events.transitions(regarding, before, status))
+        for event in events.transitions(regarding, before, status):
+            # Proxies are tenants': one that flaps must not fill the cluster's Events.
+            if event.reason not in _OF_PROXIES or self._sparing.may(thing, time.monotonic()):
+                self._poster.add(event)
         return first
 
     def _facts(self, watched: objects.Watched, *, counted: bool) -> conditions.Facts:
