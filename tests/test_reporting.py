@@ -18,6 +18,7 @@ from outrider_operator.sources import objects
 BOT = ("agents", "bot")
 P, Q, SERVER = ("MCPToolPolicy", "crm", "p"), ("MCPToolPolicy", "crm", "q"), ("MCPServer", "crm", "s")
 QUIET = {"credentials": [{"name": "c", "from": EVERYONE, "none": True}]}
+LENDER = {"credentials": [{"name": "c", "from": EVERYONE, "vault": {"path": "salesforce", "key": "token"}}]}
 
 
 @pytest.fixture(autouse=True)
@@ -237,15 +238,11 @@ def test_what_a_server_lists_is_in_its_status_and_is_what_rules_are_held_against
 
 
 def test_how_its_credentials_fare_is_in_a_servers_status_and_an_event_says_when_one_fails() -> None:
-    lender = {
-        "credentials": [{"name": "c", "from": EVERYONE, "vault": {"path": "salesforce", "key": "token"}}]
-    }
-
     def told(**more):
         return {S: (lendings.Standing("c", pod="agents/a", **more),)}
 
     async def script(api, replica):
-        api.put(server(**lender))
+        api.put(server(**LENDER))
         replica.read()
         await until(lambda: api.condition(SERVER, "CredentialsReady") == ("Unknown", "NotLent"))
         replica.lent = told(failing=1, reason="CredentialUnavailable", why="Vault is sealed")
@@ -267,12 +264,8 @@ def test_how_its_credentials_fare_is_in_a_servers_status_and_an_event_says_when_
 
 
 def test_a_credential_that_flaps_does_not_fill_the_clusters_events() -> None:
-    lender = {
-        "credentials": [{"name": "c", "from": EVERYONE, "vault": {"path": "salesforce", "key": "token"}}]
-    }
-
     async def script(api, replica):
-        api.put(server(**lender))
+        api.put(server(**LENDER))
         replica.read()
         for _ in range(5):
             for more, said in (({"failing": 1}, "CredentialsFailing"), ({"ready": True}, "CredentialsReady")):
