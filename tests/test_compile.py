@@ -121,7 +121,7 @@ def test_the_consumers_key_is_needed_across_namespaces_unless_consent_is_implied
 
 def test_only_matching_credentials_are_carried_and_their_absence_is_remembered() -> None:
     listed = [
-        {"name": "a", "from": [{"namespaces": ["agents"]}], "file": {"path": "t"}},
+        {"name": "a", "from": [{"namespaces": ["agents"]}], "tools": ["get_*"], "file": {"path": "t"}},
         {
             "name": "k",
             "from": [{"namespaces": ["agents"]}],
@@ -138,6 +138,21 @@ def test_only_matching_credentials_are_carried_and_their_absence_is_remembered()
     assert view(made, "crm").credentials == ()
     assert view(made, "crm").credential_required
     assert not view(world(server(), policy(allow()))).credential_required
+
+
+def test_what_stands_below_an_entry_that_takes_every_call_of_a_workload_is_not_carried_to_it() -> None:
+    """A proxy fetches what it carries, and Vault has to lend it: neither should be asked for what no call can use."""
+    agents, groups, anyone = {"namespaces": ["agents"]}, {"groups": ["okta:sales"]}, {"anyone": True}
+    listed = [
+        {"name": name, "from": [who], "tools": tools, "file": {"path": name}}
+        for name, who, tools in (
+            ("some", agents, ["get_*"]), ("users", groups, ["*"]), ("all", agents, ["get_*", "*"]), ("rest", anyone, ["*"]),
+            ("never", anyone, ["*"]),
+        )
+    ]  # fmt: skip
+    made = world(server(credentials=listed), policy(allow()))
+    assert [entry.name for entry in view(made).credentials] == ["some", "users", "all"]
+    assert [entry.name for entry in view(made, "hr").credentials] == ["users", "rest"]
 
 
 def test_prices_are_micro_units_and_a_tools_price_falls_back_on_the_default() -> None:

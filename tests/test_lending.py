@@ -147,7 +147,7 @@ def test_an_entry_keeps_what_it_says_of_users_and_tools() -> None:
 def test_without_a_vault_in_the_settings_the_entry_stands_and_there_is_nowhere_to_ask() -> None:
     """Left out, the next entry would be lent in its place."""
     found = seen(entry(vault=TOKEN), entry("open", none=True), vault=None)
-    assert [each.name for each in found.servers[0].credentials] == ["c", "open"]
+    assert [each.name for each in found.servers[0].credentials] == ["c"]
     assert found.vault is None
 
 

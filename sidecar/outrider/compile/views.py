@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from outrider import budgets, names, resources, rules, snapshot
+from outrider import budgets, choosing, names, resources, rules, snapshot
 from outrider.compile import assembly, lending, scope
 from outrider.resources import budget, endpoints, fields, policy, server
 
@@ -110,7 +110,9 @@ def _rules(case: scope.Case, server_id: names.ServerId) -> list[rules.Rule]:
 
 
 def _credentials(case: scope.Case, made: resources.MCPServer) -> Iterator[snapshot.Credential]:
-    """The entries whose `from` may match. One that must not be used ends the list: nothing is lent in its place."""
+    """The entries whose `from` may match, up to the first that takes whatever is left: what stands below is never this workload's,
+    so its proxy need not know where it is, nor fetch it. One that must not be used ends the list, too: nothing is lent in its place.
+    """
     borrower = lending.Borrower(case.settings, made.id, case.workload.namespace)
     for entry in made.spec.credentials or ():
         callers = case.callers(made.metadata.namespace, entry.from_)
@@ -120,6 +122,8 @@ def _credentials(case: scope.Case, made: resources.MCPServer) -> Iterator[snapsh
         if lent is None:
             return
         yield lent
+        if "*" in lent.tools and not choosing.conditional(lent):
+            return
 
 
 def _limits(case: scope.Case, server_id: names.ServerId) -> list[budgets.Limit]:
