@@ -173,6 +173,33 @@ def test_a_secret_for_another_server_is_not_lent_to_this_one(origin: str, url: s
     assert "canary" not in str(failure)
 
 
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        (lending.Place(origin="https://other.example"), R.CREDENTIAL_MISPLACED),
+        (lending.Place(b"two\nlines"), R.CREDENTIAL_MALFORMED),
+    ],
+)
+def test_what_its_source_has_and_may_not_be_lent_fares_badly_until_there_is_something_else(
+    place: lending.Place, reason: decision.Reason
+) -> None:
+    async def act(lender: credentials.Credentials) -> None:
+        bound = lending.a_bound(lending.entry())
+        lender.keep(bound)
+        await lender.warm(lambda: 0.0)
+        (row,) = lender.standing()
+        assert (row.standing.available, row.standing.failing) == (False, reason)
+        assert "credential 'org'" in row.standing.why
+        (figure,) = lender.figures()
+        assert not figure.available
+        place.rotate(b"canary-2")
+        place.seen = place.loan
+        (row,) = lender.standing()
+        assert (row.standing.available, row.standing.failing) == (True, None)
+
+    lending_from(place, act)
+
+
 # For whom it is fetched -----------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests import openbao, relay, vaultside
 from tests.kube import apiserver
 
-from outrider import snapshot
+from outrider import decision, snapshot
 from outrider_sidecar import loans
 
 
@@ -30,7 +30,33 @@ def test_without_a_site_the_remedy_is_told() -> None:
                 assert our.at_hand(where) is None
                 assert "set vault.address in the installation's settings" in await our.why(where)
             our.keep()
-            assert [list(each.standing()) for each in our.vaulted.sources.values()] == [[], [], []]
+            assert standings(our) == []
+
+    asyncio.run(main())
+
+
+def standings(our) -> list[loans.Standing]:
+    return [found for each in our.vaulted.sources.values() for found in each.standing()]
+
+
+def test_without_a_site_nothing_can_be_had_and_that_is_told_until_there_is_one(vault: openbao.Vault) -> None:
+    async def main() -> None:
+        async with vaultside.proxy(None, None) as our:
+            secret, lease = vaultside.secret("vd"), snapshot.VaultLease(role="r", path="a/b", key="k")
+            our.keep(secret, lease)
+            await our.why(secret)
+            await our.why(secret)
+            told = {each.where: each for each in standings(our)}
+            assert told.keys() == {secret, lease}
+            assert (told[secret].failed, told[lease].failed) == (2, 0)
+            assert not told[secret].available
+            assert told[secret].failing is decision.Reason.CREDENTIAL_UNAVAILABLE
+            assert "set vault.address" in told[secret].why
+            our.keep(secret)
+            assert [(each.where, each.failed) for each in standings(our)] == [(secret, 2)]
+            our.vaulted.configure(vaultside.site(vault))
+            our.keep(secret)
+            assert standings(our) == []
 
     asyncio.run(main())
 

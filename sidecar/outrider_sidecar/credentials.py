@@ -52,7 +52,7 @@ _NOTHING = exchange.Lent()
 class _Slot:
     """One entry of one server as it is in force. `made` holds what loans were made into, as long as their source has them.
 
-    `of_user`: what is lent is the user's own.
+    `of_user`: what is lent is the user's own. `unfit`: a loan that may not be lent, and why, likewise.
     """
 
     view: snapshot.ServerView
@@ -61,6 +61,9 @@ class _Slot:
     wanted: loans.Wanted
     of_user: bool
     made: weakref.WeakKeyDictionary[loans.Loan, exchange.Lent] = dataclasses.field(
+        default_factory=weakref.WeakKeyDictionary
+    )
+    unfit: weakref.WeakKeyDictionary[loans.Loan, tuple[decision.Reason, str]] = dataclasses.field(
         default_factory=weakref.WeakKeyDictionary
     )
     said: tuple[str, float] = ("", -math.inf)
@@ -106,7 +109,7 @@ class Credentials:
             return None
         lent = slot.made.get(loan)
         if lent is None and loan.certificate is None:
-            lent = slot.made[loan] = _lent(slot, loan, wanted.user)
+            lent = _made(slot, loan, wanted.user)
         return lent
 
     async def lend(self, permit: decision.Permit, *, deadline: float | None = None) -> exchange.Lent:
@@ -179,8 +182,7 @@ class Credentials:
         if (lent := slot.made.get(loan)) is not None:
             return lent
         if loan.certificate is None:
-            lent = slot.made[loan] = _lent(slot, loan, user)
-            return lent
+            return _made(slot, loan, user)
         endpoint = slot.view.endpoint
         if not endpoint.url.startswith("https:"):
             text = f"credential {slot.entry.name!r} is a client certificate, and the endpoint is not https"
@@ -246,7 +248,7 @@ class Credentials:
         found = {each.where: each for source in self._distinct() for each in source.standing()}
         for (server, name), slot in self._slots.items():
             if (standing := found.get(slot.wanted.where)) is not None:
-                yield Row(server, name, standing)
+                yield Row(server, name, _fit(slot, standing))
 
     def figures(self) -> Iterator[telemetry.Credential]:
         """The same for the scrape."""
@@ -290,6 +292,24 @@ def _present(slot: _Slot, user: identity.User | None) -> identity.User:
         text = f"credential {slot.entry.name!r} is the user's own, and there is no user"
         raise loans.Unavailable(_R.USER_REQUIRED, text)
     return user
+
+
+def _made(slot: _Slot, loan: loans.Loan, user: identity.User | None) -> exchange.Lent:
+    """What is lent by this loan; what may not be is remembered for as long as the source has nothing else."""
+    try:
+        lent = slot.made[loan] = _lent(slot, loan, user)
+    except loans.Unavailable as failure:
+        if not slot.of_user:  # one user's is not everybody's
+            slot.unfit[loan] = (failure.reason, str(failure))
+        raise
+    return lent
+
+
+def _fit(slot: _Slot, told: loans.Standing) -> loans.Standing:
+    """How a credential fares whose source is well: what it gave may be for another server, or no header."""
+    for reason, why in tuple(slot.unfit.values())[-1:]:
+        return dataclasses.replace(told, available=False, failing=reason, why=why)
+    return told
 
 
 def _lent(slot: _Slot, loan: loans.Loan, user: identity.User | None) -> exchange.Lent:

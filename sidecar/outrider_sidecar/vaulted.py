@@ -16,6 +16,9 @@ from typing import Any
 from outrider import decision, snapshot
 from outrider_sidecar import clientcertificates, keeping, kvsecrets, leases, loans, logins, pacing, vaultline
 
+_UNAVAILABLE = decision.Reason.CREDENTIAL_UNAVAILABLE
+_NO_VAULT = "no Vault is configured; set vault.address in the installation's settings"
+
 HASTE_SECONDS_MAX = 30.0
 """What hangs on a token that was replaced is got anew within this, or half of what the old token still lives."""
 
@@ -70,25 +73,32 @@ class _Kind:
         self._all = all_of_it
         self._kind = kind
         self.now: keeping.Keeping[Any] | None = None
+        self._nowhere: dict[snapshot.Source, int] = {}
 
     def at_hand(self, wanted: loans.Wanted) -> loans.Loan | None:
         return self.now.at_hand(wanted) if self.now is not None else None
 
     async def fetch(self, wanted: loans.Wanted, *, refused: str | None = None) -> loans.Loan:
         if self.now is None:
-            raise loans.Unavailable(
-                decision.Reason.CREDENTIAL_UNAVAILABLE,
-                "no Vault is configured; set vault.address in the installation's settings",
-            )
+            if (before := self._nowhere.get(wanted.where)) is not None:
+                self._nowhere[wanted.where] = before + 1
+            raise loans.Unavailable(_UNAVAILABLE, _NO_VAULT)
         return await self.now.fetch(wanted, refused=refused)
 
     def keep(self, wanted: frozenset[snapshot.Source]) -> None:
+        own = () if self.now is not None else (each for each in wanted if isinstance(each, self._kind))
+        self._nowhere = {each: self._nowhere.get(each, 0) for each in own}
         if self.now is not None:
             self.now.keep(wanted)
             self._all.tidy()
 
     def standing(self) -> Iterable[loans.Standing]:
-        return self.now.standing() if self.now is not None else ()
+        if self.now is not None:
+            return self.now.standing()
+        return tuple(
+            loans.Standing(where, available=False, failing=_UNAVAILABLE, why=_NO_VAULT, failed=asked)
+            for where, asked in self._nowhere.items()
+        )
 
     async def close(self) -> None:
         await self._all.close()
