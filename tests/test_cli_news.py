@@ -111,5 +111,7 @@ def test_a_credential_that_fails_is_said_once_and_that_it_no_longer_does() -> No
     failing = a_status(troubles=[amiss])
     assert news.changes(QUIET, failing) == ["Credential org of crm/s fails: Vault is sealed."]
     assert news.notes(failing) == ["Credential org of crm/s fails: Vault is sealed."]
+    asking = a_status(troubles=[{**amiss, "why": "refused; does the role exist?"}])
+    assert news.notes(asking) == ["Credential org of crm/s fails: refused; does the role exist?"]
     assert news.changes(failing, failing) == []
     assert news.changes(failing, a_status(troubles=[])) == ["Every credential and key can be had again."]

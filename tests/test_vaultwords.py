@@ -35,6 +35,16 @@ MAKE = vaultwords.Asked(D.MAKE, "outrider-crm", "outrider/servers/crm/sf/db/cred
             "bind this pod's",
         ),
         (400, "error validating token: token is expired", "too old"),
+        (
+            400,
+            "error validating token: error verifying token signature: no known key",
+            "keys at that auth method",
+        ),
+        (
+            400,
+            "error validating token: go-jose: compact JWS format must have three parts",
+            "no token of Vault's",
+        ),
         (403, "permission denied", "does the role exist"),
     ],
 )

@@ -44,8 +44,13 @@ def changes(before: Status, now: Status) -> list[str]:
 def _troubles(before: Status, now: Status) -> list[str]:
     """Credentials and keys that fail, and those that no longer do. An expiry alone is no news."""
     was, are = lent.in_short(before), lent.in_short(now)
-    lines = [f"{each[:1].upper()}{each[1:].rstrip('.')}." for each in are if each not in was]
+    lines = [_sentence(each) for each in are if each not in was]
     return lines if are or not was else ["Every credential and key can be had again."]
+
+
+def _sentence(text: str) -> str:
+    """With the ends of one, where it has none yet."""
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "?", "!")) else ".")
 
 
 def commands(before: Commands, now: Commands, started: Commands) -> list[str]:

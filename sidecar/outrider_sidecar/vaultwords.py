@@ -134,6 +134,8 @@ def _login(said: str) -> str:
         return "bind this pod's namespace to that role (`outrider vault-policy` prints it)"
     if "expired" in said:
         return "the pod's token is too old: does its node still rotate it?"
+    if "signature" in said or "jws" in said:
+        return "the keys at that auth method have to be those of whoever made the token, which is a JWT and no token of Vault's"
     return "does the role exist, is this pod's namespace bound to it, and can Vault review tokens of this cluster?"
 
 
