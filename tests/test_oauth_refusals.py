@@ -7,7 +7,7 @@ import asyncio
 
 import pytest
 from tests import granting
-from tests.authserver import canned
+from tests.authserver import canned, exchange
 from tests.servers import upstreams
 
 from outrider import decision, snapshot
@@ -133,3 +133,70 @@ def test_in_a_cluster_no_token_endpoint_is_dialled_that_no_server_may_be(authser
     assert "use https" in plain
     assert "link-local (instance metadata) addresses are never dialled" in metadata
     assert authserver.requests == 0
+
+
+# One user and the others ------------------------------------------------------------------------------------------
+
+
+def exchange_at(url, folder):
+    return snapshot.TokenExchange(token_url=url, client=granting.client(folder), actor=False)
+
+
+REFUSALS = [
+    canned.said({"error": "invalid_target"}, status=b"400 No"),
+    canned.said({"error": "invalid_scope"}, status=b"400 No"),
+    canned.said({"error": "consent_needed"}, status=b"403 No"),
+    canned.said(b"<html>", media=b"text/html", status=b"403 No"),
+    canned.said(b"", media=b"text/plain", status=b"431 Too Large"),
+    canned.said(b"", b"location: https://login.example/", status=b"302 Log in"),
+    canned.token(expires_in=0),
+    canned.token("a" * 20_000),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_user_whom_the_server_gives_nothing_keeps_nobody_else_from_theirs(authserver, tmp_path, refusal):
+    good = canned.token(issued_token_type=exchange.TYPE + "access_token")
+
+    async def main():
+        async with (
+            canned.serving(refusal, good) as server,
+            granting.sources(tmp_path) as by,
+        ):
+            where = exchange_at(server.url, tmp_path)
+            mallory = granting.wanted(where, granting.user(authserver, "mallory"))
+            error = await granting.unavailable(by.exchanged, mallory)
+            [before] = by.exchanged.standing()
+            loan = await by.exchanged.fetch(granting.wanted(where, granting.user(authserver, "alice")))
+            again = await granting.unavailable(by.exchanged, mallory)
+            return error, again, before, loan, list(by.exchanged.standing()), len(server.forms)
+
+    error, again, before, loan, [after], asked = asyncio.run(main())
+    assert (loan.value, asked, str(again)) == (b"canned", 2, str(error))
+    # As long as nobody was given anything it may be everybody's trouble, and is told.
+    assert (before.available, before.why) == (False, str(error))
+    assert (after.available, after.failing) == (True, None)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        canned.said({"error": "invalid_client"}, status=b"401 No"),
+        canned.said({"error": "unauthorized_client"}, status=b"400 No"),
+        canned.said(b"busy", media=b"text/plain", status=b"503 Busy"),
+        canned.said({"error": "slow_down"}, status=b"429 Busy"),
+    ],
+)
+def test_what_is_everybodys_trouble_is_asked_for_once_and_not_by_each_user(authserver, tmp_path, refusal):
+    async def main():
+        async with (
+            canned.serving(refusal) as server,
+            granting.sources(tmp_path) as by,
+        ):
+            where = exchange_at(server.url, tmp_path)
+            users = [granting.user(authserver, f"user-{number}") for number in range(5)]
+            for user in users:
+                await granting.unavailable(by.exchanged, granting.wanted(where, user))
+            return len(server.forms), next(iter(by.exchanged.standing())).available
+
+    assert asyncio.run(main()) == (1, False)

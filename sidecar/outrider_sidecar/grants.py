@@ -57,7 +57,18 @@ _NEXT = {
 _OF_THE_USER = frozenset(
     {"invalid_grant", "invalid_request", "access_denied", "interaction_required", "consent_required"}
 )
-"""What an exchange can be refused for that says nothing about the next user's."""
+"""What an exchange is refused for that is about the user, for certain."""
+
+_OF_ALL = frozenset(
+    {
+        "invalid_client",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "temporarily_unavailable",
+        "server_error",
+    }
+)
+_TOO_MANY_REQUESTS = 429
 
 _R = decision.Reason
 
@@ -73,7 +84,8 @@ class Granted:
 class Refused(Exception):
     """No token. `code` is the error's of RFC 6749 5.2, "" without one; the text is one line for the log.
 
-    `of_user`: it is about whom the token was to be for, and says nothing of others. `wait_seconds`: the server asked for it.
+    `of_user`: it is about whom the token was to be for. `of_all`: whoever asks next would fare no better. Neither: nobody can tell
+    whether this user may not have it or nobody may. `wait_seconds`: the server asked for it.
     """
 
     def __init__(
@@ -81,6 +93,7 @@ class Refused(Exception):
         text: str,
         *,
         code: str = "",
+        status: int = 200,
         reason: decision.Reason = _R.CREDENTIAL_UNAVAILABLE,
         wait_seconds: float = 0.0,
     ) -> None:
@@ -88,6 +101,7 @@ class Refused(Exception):
         self.code = code
         self.reason = reason
         self.of_user = code in _OF_THE_USER
+        self.of_all = code in _OF_ALL or status >= 500 or status == _TOO_MANY_REQUESTS
         self.wait_seconds = wait_seconds
 
 
@@ -191,12 +205,14 @@ def _refused(answer: fetching.Answer, where: str, secrets: tuple[str, ...]) -> R
         or not _CODE.fullmatch(code)
         or _echoes(code, secrets)
     ):
-        return Refused(f"{where} answered with status {answer.status} and no OAuth error", wait_seconds=wait)
+        text = f"{where} answered with status {answer.status} and no OAuth error"
+        return Refused(text, status=answer.status, wait_seconds=wait)
     prose = content.get("error_description")
     prose = prose[: 2 * _PROSE_MAX] if isinstance(prose, str) else ""
     said = f" ({_shown(prose)})" if prose and not _echoes(prose, secrets) else ""
     then = f": {_NEXT[code]}" if code in _NEXT else ""
-    return Refused(f"{where} refused with {code}{said}{then}", code=code, wait_seconds=wait)
+    text = f"{where} refused with {code}{said}{then}"
+    return Refused(text, code=code, status=answer.status, wait_seconds=wait)
 
 
 def _retry_after(answer: fetching.Answer) -> float:

@@ -34,14 +34,23 @@ _VERSIONS = itertools.count(1)
 
 
 class Failed(Exception):
-    """No token. `common`: whoever asks next at the same place would fare no better. `wait_seconds`: not before."""
+    """No token. `common`: whoever asks next at the same place would fare no better. `wait_seconds`: not before.
+
+    `doubtful`, of one that is not common: whoever asks next may fare no better.
+    """
 
     def __init__(
-        self, unavailable: loans.Unavailable, *, common: bool = True, wait_seconds: float = 0.0
+        self,
+        unavailable: loans.Unavailable,
+        *,
+        common: bool = True,
+        doubtful: bool = False,
+        wait_seconds: float = 0.0,
     ) -> None:
         super().__init__(str(unavailable))
         self.unavailable = unavailable
         self.common = common
+        self.doubtful = doubtful
         self.wait_seconds = wait_seconds
 
 
@@ -91,13 +100,17 @@ class Pause:
 
 @dataclasses.dataclass(slots=True)
 class Place:
-    """Where tokens come from: what all those of one source share. `name` is for the log; counts are of refreshes."""
+    """Where tokens come from: what all those of one source share. `name` is for the log; counts are of refreshes.
+
+    `doubt`: the latest failure that may be one token's alone or everybody's.
+    """
 
     name: str
     times: Times
     pause: Pause
     refreshed: int = 0
     failed: int = 0
+    doubt: loans.Unavailable | None = None
 
 
 class Held:
@@ -277,6 +290,8 @@ class Held:
         known = self.failing()
         pause = self._place.pause if failed.common else self._own
         pause.failed(failed)
+        if failed.doubtful:
+            self._place.doubt = failed.unavailable
         self._place.failed += 1
         failure = failed.unavailable
         if known is None or str(known) != str(failure):

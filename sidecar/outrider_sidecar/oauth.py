@@ -38,6 +38,9 @@ ACTOR_BYTES_MAX = 16_384
 _R = decision.Reason
 _VISIBLE = re.compile(rb"[\x21-\x7e]+")
 
+_ANSWERED = frozenset({fetching.Trouble.REDIRECTED, fetching.Trouble.TOO_LARGE, fetching.Trouble.MALFORMED})
+"""There was an answer, and it may have been about what was asked."""
+
 _Grant = snapshot.ClientCredentials | snapshot.TokenExchange
 
 
@@ -89,9 +92,12 @@ class Endpoint:
                     return await self._asked(source, asking, form, newer), newer.version
                 except grants.Refused as refused:
                     first = refused
-        common = isinstance(source, snapshot.ClientCredentials) or not first.of_user
         unavailable = loans.Unavailable(first.reason, f"OAuth client {source.client.id!a}: {first}")
-        raise held.Failed(unavailable, common=common, wait_seconds=first.wait_seconds)
+        # One user who may not have a token must not keep it from the others, whatever words are found for that.
+        common = isinstance(source, snapshot.ClientCredentials) or first.of_all
+        raise held.Failed(
+            unavailable, common=common, doubtful=not first.of_user, wait_seconds=first.wait_seconds
+        )
 
     async def secret_version(self, source: _Grant, server: names.ServerId) -> str:
         """Which secret or key the client has now. Raises loans.Unavailable."""
@@ -115,7 +121,9 @@ class Endpoint:
             answer = await self._fetcher.fetch(ask)
         except fetching.FetchFailed as failed:
             text = f"OAuth client {source.client.id!a}: {failed}"
-            raise held.Failed(loans.Unavailable(_R.CREDENTIAL_UNAVAILABLE, text)) from None
+            common = isinstance(source, snapshot.ClientCredentials) or failed.reason not in _ANSWERED
+            unavailable = loans.Unavailable(_R.CREDENTIAL_UNAVAILABLE, text)
+            raise held.Failed(unavailable, common=common, doubtful=True) from None
         sent = (*proof.secrets, *(value for name, value in form if name in ("subject_token", "actor_token")))
         exchange = isinstance(source, snapshot.TokenExchange)
         return grants.granted(answer, url=source.token_url, exchange=exchange, secrets=sent)
@@ -270,9 +278,13 @@ class ExchangedTokens:
             self._entries.pop(where).close()
 
     def standing(self) -> Iterable[loans.Standing]:
-        """As `loans.Source.standing`: one row for all users, and what fails for one of them alone is not in it."""
+        """As `loans.Source.standing`: one row for all users, and what fails for one of them alone is not in it.
+
+        What nobody can tell is of all until the first user was given something.
+        """
         for where, entry in self._entries.items():
-            failing = entry.place.pause.failure
+            place = entry.place
+            failing = place.pause.failure or (None if place.refreshed else place.doubt)
             yield _standing(where, entry.place, failing, None, available=failing is None)
 
     async def close(self) -> None:
