@@ -120,6 +120,34 @@ def test_the_api_server_is_never_dialled_not_even_as_a_service(told, address):
     assert check("10.96.0.2", service=True, own=own) is None
 
 
+ENDPOINTS = snapshot.Network(
+    loopback=True, allow=EVERYTHING.allow, refused=("10.0.0.7", "192.0.2.1", "8.8.4.4", "fd00::7")
+)
+"""Those of an API server, one of them public, where everything else may be dialled that ever may."""
+
+
+@pytest.mark.parametrize("port", [443, 6443, 8080])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "10.0.0.7", "::ffff:10.0.0.7", "::ffff:a00:7", "8.8.4.4", "::ffff:8.8.4.4", "fd00::7", "fd00:0::0:7", "fd00::7%eth0",
+        "64:ff9b::8.8.4.4", "64:ff9b::808:404", "2002:808:404::1",
+    ],
+)  # fmt: skip
+def test_the_api_servers_endpoints_are_never_dialled_not_even_as_a_service(address, port):
+    for service in (False, True):
+        assert "API server" in check(address, ENDPOINTS, service=service, port=port)
+
+
+def test_beside_the_api_servers_endpoints_everything_is_as_it_was():
+    for address in ("10.0.0.8", "8.8.8.8", "fd00::8", "64:ff9b::8.8.8.8", "127.0.0.1"):
+        assert check(address, ENDPOINTS, service=True) is None
+
+
+def test_an_api_server_behind_a_tunnel_is_the_api_server():
+    assert "API server" in check("64:ff9b::8.8.4.4", own=frozenset({"8.8.4.4"}))
+
+
 def test_an_api_server_that_is_known_by_name_is_refused_by_name():
     own = addresses.api_server({"KUBERNETES_SERVICE_HOST": "API.corp.example"})
     assert "API server" in check("9.9.9.9", host="api.corp.example", own=own)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import time
@@ -132,7 +133,7 @@ def placed(text):
     return (*made.servers, *made.policies, *made.budgets)[0]
 
 
-def assembled(objects, given, labelled):
+def assembled(objects, given, labelled, api_servers=()):
     def of(kind):
         found = [placed(json.dumps(one)) for one in objects.values() if one["kind"] == kind]
         return tuple(
@@ -145,6 +146,7 @@ def assembled(objects, given, labelled):
         budgets=of("MCPBudget"),
         settings=world(**given).settings,
         namespaces=labelled,
+        api_servers=api_servers,
     )
 
 
@@ -155,7 +157,7 @@ def key(one):
 @st.composite
 def histories(draw):
     """A world and what it becomes, step by step, with who asks after each step."""
-    objects, given, labelled, steps = {}, {}, {}, []
+    objects, given, labelled, api_servers, steps = {}, {}, {}, (), []
     for _ in range(draw(st.integers(1, 6))):
         for one in draw(st.lists(st.one_of(servers, policies(), budgets()), max_size=6)):
             objects[key(one)] = one
@@ -163,9 +165,10 @@ def histories(draw):
             objects.pop(gone, None)
         if draw(st.integers(0, 3)) == 0:
             given, labelled = draw(settings), draw(labels)
-        steps.append(
-            (assembled(objects, given, labelled), draw(st.lists(st.sampled_from(SUBJECTS), unique=True)))
-        )
+        if draw(st.integers(0, 3)) == 0:
+            api_servers = draw(st.sampled_from([(), ("10.0.0.7",), ("10.0.0.7", "fd00::7")]))
+        made = assembled(objects, given, labelled, api_servers)
+        steps.append((made, draw(st.lists(st.sampled_from(SUBJECTS), unique=True))))
     return steps
 
 
@@ -286,6 +289,22 @@ def test_a_new_epoch_is_a_new_version_for_everybody() -> None:
     before = remembering.compiled("agents", "bot").version
     assert remembering.update(made, epoch=2).subjects == {("agents", "bot")}
     assert remembering.compiled("agents", "bot").version != before
+
+
+def test_another_address_of_the_api_server_is_a_new_version_for_everybody_and_no_other_object() -> None:
+    remembering, made = compiler.Compiler(), world(server(), policy(allow()))
+    remembering.update(made)
+    before = remembering.compiled("agents", "bot").version
+    known = dataclasses.replace(made, api_servers=("10.0.0.7", "fd00::7"))
+    changes = remembering.update(known)
+    assert (changes.subjects, changes.delta.objects) == ({("agents", "bot")}, frozenset())
+    assert remembering.compiled("agents", "bot").version != before
+    assert remembering.snapshot("agents", "bot") == compiler.snapshot(known, "agents", "bot")
+    assert remembering.snapshot("agents", "bot").network.refused == ("10.0.0.7", "fd00::7")
+    assert not remembering.update(known).subjects
+    assert remembering.afresh().snapshot("agents", "bot").network.refused == ("10.0.0.7", "fd00::7")
+    remembering.update(made)
+    assert remembering.compiled("agents", "bot").version == before
 
 
 def test_what_is_remembered_can_be_compared_with_what_is_made_afresh_and_made_anew() -> None:

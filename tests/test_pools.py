@@ -97,6 +97,25 @@ def test_metadata_is_refused_at_once_and_the_reason_names_the_address():
     assert end.detail.startswith("169.254.169.254: ")
 
 
+def test_the_api_servers_endpoint_is_not_dialled_whatever_the_name_that_leads_there():
+    """What is told where the servers are is asked and answers with an address that the snapshot refuses."""
+
+    async def main():
+        network = snapshot.Network(loopback=True, refused=("127.0.0.1", "::1"))
+        async with upstreams.running("json") as served, flights.way_out(network) as out:
+            found = []
+            for host, service in (("localhost", True), ("localhost", False), ("127.0.0.1", False)):
+                sink = flights.Sink()
+                flights.send(out, flights.permit(f"http://{host}:{served.port}/mcp", service=service), sink)
+                found.append(await sink.end())
+            return found, served
+
+    ends, served = asyncio.run(main())
+    assert served.connections == 0
+    assert [(end.reason, end.sent) for end in ends] == [(R.UPSTREAM_ADDRESS_REFUSED, NOT_SENT)] * 3
+    assert all("an address of the API server" in end.detail for end in ends)
+
+
 def test_the_proxys_own_port_is_refused_even_on_a_laptop():
     async def main():
         async with (

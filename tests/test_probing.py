@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 from tests.worlds import CALLS, S, allow, budget, policy, server, world
 
@@ -40,6 +42,12 @@ def test_where_it_is_and_what_is_sent_is_as_for_everybody() -> None:
     enforced = compiler.snapshot(subject, "crm", "bot")
     assert probed.servers[0].endpoint == enforced.servers[0].endpoint
     assert probed.network == enforced.network
+
+
+def test_the_api_servers_addresses_are_refused_to_the_prober_as_to_everybody() -> None:
+    probe, made = compiler.Probing(*PROBER), world(server())
+    assert probe(made).network.refused == ()
+    assert probe(dataclasses.replace(made, api_servers=("10.0.0.7",))).network.refused == ("10.0.0.7",)
 
 
 def test_a_disabled_server_is_left_alone() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import io
 import pathlib
@@ -23,6 +24,9 @@ FIRST = "e1f29f7"
 SECOND = "37fe4d9"
 """The last whose proxy reads schema 2."""
 
+THIRD = "7af41eb"
+"""The last whose proxy reads schema 3."""
+
 SERVICE = names.ServerId("crm", "inside")
 OUTSIDE = testing.a_server(testing.allow("query"))
 INSIDE = testing.a_server(testing.allow("query"), server=SERVICE)
@@ -41,6 +45,12 @@ def first(tmp_path_factory):
 def second(tmp_path_factory):
     """Those of the second schema's."""
     return committed(SECOND, 2, tmp_path_factory.mktemp("second"))
+
+
+@pytest.fixture(scope="module")
+def third(tmp_path_factory):
+    """Those of the third schema's."""
+    return committed(THIRD, 3, tmp_path_factory.mktemp("third"))
 
 
 def committed(commit, schema, folder):
@@ -223,7 +233,43 @@ def test_what_an_entry_grants_besides_is_withheld_and_said_to_be(second, more) -
     assert verdicts(second, content, testing.CRM, "query") == {"query": True}
 
 
-def test_a_compiled_world_is_read_by_every_schema(first, second) -> None:
+# To the third schema --------------------------------------------------------------------------------------------------
+
+PERSONAL = testing.callers(groups=["okta:sales"])
+VAULTED = snapshot.VaultSecret(path="outrider/servers/crm/salesforce/api", key="token", role="outrider-crm")
+
+
+@pytest.mark.parametrize(
+    "personal",
+    [
+        testing.a_server(testing.allow("query", callers=(PERSONAL,))),
+        testing.a_server(testing.allow("query"), testing.deny("drop", callers=(PERSONAL,))),
+        testing.a_server(testing.allow("query"), require_user=True),
+        testing.a_server(
+            testing.allow("query"), credentials=(snapshot.Credential(name="c", source=VAULTED),)
+        ),
+    ],
+    ids=["an Allow of users", "a Deny of users", "a user must be there", "a secret in Vault"],
+)
+def test_a_server_that_asks_who_the_user_is_or_lends_from_vault_is_denied_whole(third, personal) -> None:
+    plain = testing.a_server(testing.allow("query"), server=names.ServerId("crm", "plain"))
+    content, unexpressed = wire.downgrade(testing.a_snapshot(plain, personal), 3)
+    assert unexpressed == ("MCPServer crm/salesforce",)
+    assert verdicts(third, content, testing.CRM, "query", "drop") == {"query": False, "drop": False}
+    assert verdicts(third, content, plain.id, "query") == {"query": True}
+
+
+def test_what_else_is_not_dialled_keeps_no_older_proxy_from_reading(third) -> None:
+    network = snapshot.Network(
+        allow=(snapshot.NetworkAllow(suffix=".corp", cidr="10.0.0.0/8"),), refused=("10.0.0.7",)
+    )
+    content, unexpressed = wire.downgrade(testing.a_snapshot(OUTSIDE, network=network), 3)
+    assert unexpressed == ()
+    assert verdicts(third, content, testing.CRM, "query") == {"query": True}
+    assert third["wire"].decode_snapshot(content).network.allow[0].suffix == ".corp"
+
+
+def test_a_compiled_world_is_read_by_every_schema(first, second, third) -> None:
     """Defaults that compile writes out, such as how long streams last, are left out where nobody knows them."""
     world = manifests.load({
         "a.yaml": b"""
@@ -242,8 +288,8 @@ spec:
   - {name: none, effect: Deny, from: [{namespaces: [other]}]}
 """
     })  # fmt: skip
-    made = compiler.snapshot(world, "crm", "bot")
-    for schema, theirs in ((1, first), (2, second)):
+    made = compiler.snapshot(dataclasses.replace(world, api_servers=("10.0.0.7",)), "crm", "bot")
+    for schema, theirs in ((1, first), (2, second), (3, third)):
         content, _ = wire.downgrade(made, schema)
         assert theirs["wire"].decode_snapshot(content).schema == schema
         assert verdicts(theirs, content, ("crm", "s"), "query") == {"query": True}

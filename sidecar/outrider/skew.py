@@ -53,10 +53,16 @@ def _three_to_two(made: snapshot.Snapshot) -> tuple[snapshot.Snapshot, list[name
 
 
 def _four_to_three(made: snapshot.Snapshot) -> tuple[snapshot.Snapshot, list[names.ServerId]]:
-    """Schema 3 knows no users and no credential that is no file: a server about which either says anything is closed."""
+    """Schema 3 knows no users and no credential that is no file: a server about which either says anything is closed.
+
+    What else must not be dialled is lost: such a proxy refuses the API server's Service alone, as it always did.
+    """
     lost = [view.id for view in made.servers if _needs_four(view)]
     servers = tuple(_without_users(_denied(view) if view.id in lost else view) for view in made.servers)
-    return msgspec.structs.replace(made, servers=servers, vault=None, providers=(), schema=3), lost
+    network = msgspec.structs.replace(made.network, refused=())
+    return msgspec.structs.replace(
+        made, servers=servers, network=network, vault=None, providers=(), schema=3
+    ), lost
 
 
 def _needs_four(view: snapshot.ServerView) -> bool:

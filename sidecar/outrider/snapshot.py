@@ -21,7 +21,7 @@ SCHEMA = 4
 
 1: the first. 2: `Endpoint.service`, `Snapshot.probing`, and the number itself always stands in the bytes. 3: rules about
 prompts and resources, `ServerView.features` and `instructions`, `Endpoint.transport` and `stream_seconds`. 4: users
-(`callers`, `require_user`, `providers`), credentials that are no files, `vault`, `idempotent`.
+(`callers`, `require_user`, `providers`), credentials that are no files, `vault`, `idempotent`, `Network.refused`.
 """
 
 SCHEMAS = (1, 2, 3, 4)
@@ -269,10 +269,15 @@ class NetworkAllow(Struct, frozen=True, kw_only=True):
 
 
 class Network(Struct, frozen=True, kw_only=True):
-    """R15. `loopback` is True only from the file source on a laptop; a cluster's compile never sets it."""
+    """R15. `loopback` is True only from the file source on a laptop; a cluster's compile never sets it.
+
+    `refused`: addresses that are dialled for nobody, whatever `allow` says: those of the API server's endpoints, sorted, each in
+    its one spelling.
+    """
 
     loopback: bool = False
     allow: tuple[NetworkAllow, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 class Vault(Struct, frozen=True, kw_only=True):

@@ -76,7 +76,7 @@ def check(  # noqa: PLR0913 -- one address, and every fact that speaks for or ag
     `own` holds the proxy's own addresses and the API server's, each either bare (every port of it) or as `address:port`
     (`[v6]:port`). `service` is True when the host is a Service of the server's own namespace, which has a private address
     by its nature; what a Service may stand for besides (an ExternalName, a hand-made endpoint) is judged like any address.
-    Rules: security.md R15; `network` is the snapshot's.
+    Rules: security.md R15; `network` is the snapshot's, and what it refuses is refused at every port.
     """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
@@ -85,8 +85,12 @@ def check(  # noqa: PLR0913 -- one address, and every fact that speaks for or ag
     # A v4-mapped address reaches exactly the v4 host, so it is judged as that host.
     mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
     dialled: Address = mapped or parsed
-    if _is_own(dialled, port, own) or host in own:
+    # The far end of a tunnel is reached as well.
+    reached = (dialled, *(_embedded(dialled) if isinstance(dialled, ipaddress.IPv6Address) else ()))
+    if any(_is_own(each, port, own) for each in reached) or host in own:
         return "it is the proxy's own address, or the API server's"
+    if any(str(each) in network.refused for each in reached):
+        return "it is an address of the API server, which no server may have"
     kind = _always_refused(dialled)
     if kind is not None:
         return f"{kind} addresses are never dialled"

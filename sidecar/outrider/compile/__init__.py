@@ -42,7 +42,7 @@ def snapshot(  # noqa: PLR0913 - three facts of the installation, each with its 
     command; a command without one is left out. A server is in it only if an Allow rule of its own namespace or of the
     platform applies to the workload, in whichever mode.
     """
-    site = assembly.Site(epoch=epoch, loopback=loopback, bridges=bridges or {})
+    site = assembly.Site(epoch, loopback, bridges or {}, world.api_servers)
     case = scope.case(world, workload_namespace, service_account)
     found = []
     for placed in world.servers:

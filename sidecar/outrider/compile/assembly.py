@@ -20,12 +20,13 @@ class Site:
     """Facts of the installation that no object states.
 
     `loopback`: servers of this machine may be dialled (a laptop). `bridges`: the URL of the bridge of each server that is a
-    command; a command without one is left out.
+    command; a command without one is left out. `refused`: addresses that are never dialled, the World's `api_servers`.
     """
 
     epoch: int = 1
     loopback: bool = False
     bridges: Mapping[names.ServerId, str] = dataclasses.field(default_factory=dict)
+    refused: tuple[str, ...] = ()
 
 
 def address(made: resources.MCPServer, site: Site) -> str | None:
@@ -47,7 +48,7 @@ def assembled(case: scope.Case, views: Iterable[snapshot.ServerView], site: Site
         epoch=site.epoch,
         workload=case.workload,
         servers=servers,
-        network=snapshot.Network(loopback=site.loopback, allow=allow),
+        network=snapshot.Network(loopback=site.loopback, allow=allow, refused=site.refused),
         currency=default_text(given.currency),
         vault=_vault(given.vault) if given.vault is not None and any(map(_borrows, servers)) else None,
         providers=tuple(map(_provider, given.identity_providers)),

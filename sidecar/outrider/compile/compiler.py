@@ -79,7 +79,7 @@ class Compiler:
     def update(self, world: resources.World, *, epoch: int = 1) -> Changes:
         """Makes `world` the current one. Compiles nothing yet: that is done for who asks, when they ask."""
         delta = self.objects.advance(world)
-        site = dataclasses.replace(self._site, epoch=epoch)
+        site = dataclasses.replace(self._site, epoch=epoch, refused=world.api_servers)
         everything, self._site = delta.settings or site != self._site, site
         self._reopen(delta)
         touched = self._touched(delta)

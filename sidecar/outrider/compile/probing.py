@@ -24,7 +24,7 @@ class Probing:
         self._vault: trust.Vault | None = None
 
     def __call__(self, world: resources.World, epoch: int = 1) -> snapshots.Snapshot:
-        site = assembly.Site(epoch=epoch)
+        site = assembly.Site(epoch=epoch, refused=world.api_servers)
         if world.settings.vault != self._vault:
             self._views.clear()
             self._vault = world.settings.vault

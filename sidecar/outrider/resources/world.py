@@ -36,10 +36,15 @@ class Placed(Generic[Resource]):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class World:
-    """All objects, in the order of (namespace, name), and the labels of every namespace where namespaces have any."""
+    """All objects, in the order of (namespace, name), and the labels of every namespace where namespaces have any.
+
+    `api_servers` are the addresses of the API server's endpoints, sorted, each in its one spelling; () where there is none or
+    nobody knows them.
+    """
 
     servers: tuple[Placed[server.MCPServer], ...] = ()
     policies: tuple[Placed[policy.MCPToolPolicy], ...] = ()
     budgets: tuple[Placed[budget.MCPBudget], ...] = ()
     settings: settings.Settings = settings.DEFAULT
     namespaces: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    api_servers: tuple[str, ...] = ()
