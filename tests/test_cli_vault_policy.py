@@ -99,6 +99,23 @@ def test_named_consumers_take_the_place_of_policies(home):
     assert outrider(home, "--consumers", "*").exit_code == 2
 
 
+def test_a_named_consumer_gets_no_path_of_an_entry_that_names_other_namespaces(home):
+    sales = [{"namespaces": ["sales"]}, {"serviceAccounts": ["desk/bot"], "groups": ["okta:desk"]}]
+    put(
+        home,
+        server(
+            "crm/salesforce",
+            entry("sales", sales, vault={"path": "sales", "key": "token"}),
+            entry("team", [{"teams": ["labelled"]}], vault={"path": "team", "key": "token"}),
+            entry("rest", vault={"path": "rest", "key": "token"}),
+        ),
+    )
+    for namespace, paths in (("support", {"team", "rest"}), ("desk", {"sales", "team", "rest"})):
+        ran = outrider(home, "--consumers", namespace)
+        policy = ran.stdout.partition("outrider_prober")[0]
+        assert set(re.findall(r"secret/data/outrider/servers/crm/salesforce/(\w+)", policy)) == paths
+
+
 def test_an_entry_that_nobody_may_use_yet_is_named_and_not_printed(home):
     put(home, server("crm/salesforce", entry(vault={"owner": "Workload", "path": "api", "key": "token"})))
     ran = outrider(home)

@@ -41,6 +41,10 @@ def options(command: _Command) -> _Command:
 def chosen(given: dict[str, Any]) -> identity.User | None:
     """The user of the options, which it takes out of `given`; None without one. Raises Stop."""
     users, groups, client = given.pop("users"), given.pop("groups"), given.pop("client")
+    if not users and (groups or client is not None):
+        raise output.Stop(
+            output.USAGE, "a group or a client is somebody's, and there is no user", then="say whose with --user PROVIDER:ID"
+        )  # fmt: skip
     try:
         return user(users, groups, client)
     except ValueError as error:

@@ -115,13 +115,14 @@ def _lent(desk: asking.Desk, named: tuple[str, ...], spaces: Iterable[str]) -> I
             continue
         if named:
             for namespace in named:
-                yield from _entries(desk.world.settings, made, namespace)
+                yield from _entries(desk.world.settings, _meant(made, namespace), namespace)
             continue
         found = list(_by_policy(desk, made, spaces))
         yield from found
         if not found:
             output.progress(
-                f"Note: {made.id}: nobody may call it yet, so nothing is printed for it; --consumers NS says who will."
+                f"Note: {made.id}: nobody may call it yet, so nothing is printed for it (`outrider explain call {made.id} TOOL"
+                " --as sa:NS/NAME` says which key is not turned); --consumers NS says who will."
             )
         elif any(True for _ in _lent_to(desk, made, _STRANGER)):
             output.progress(
@@ -133,7 +134,7 @@ def _lent(desk: asking.Desk, named: tuple[str, ...], spaces: Iterable[str]) -> I
 def _entries(
     settings: resources.Settings, made: resources.MCPServer, namespace: str
 ) -> Iterator[vaultpolicy.Use]:
-    """Everything in Vault that the server's entries could lend to workloads of a namespace, whatever their `from`."""
+    """Everything in Vault that the server's entries lend to a namespace's workloads, whoever their `from` means."""
     for entry in made.spec.credentials or ():
         lent = lending.lent(lending.Borrower(settings, made.id, namespace), entry)
         if lent is None:
@@ -142,6 +143,24 @@ def _entries(
             )
         elif lent.source is not None and lending.from_vault(lent.source):
             yield vaultpolicy.Use(namespace, made.id, lent.source)
+
+
+def _meant(made: resources.MCPServer, namespace: str) -> resources.MCPServer:
+    """The server without the entries that name other namespaces only: who is said to be a consumer is not everybody.
+
+    Who is in a team may be known elsewhere, by labels of namespaces.
+    """
+    own = made.metadata.namespace
+    entries = tuple(
+        entry
+        for entry in made.spec.credentials or ()
+        if any(
+            space in ("", namespace)
+            for selector in entry.from_
+            for space, _ in scope.reachable(own, selector.model_copy(update={"teams": None}), {})
+        )
+    )
+    return made.model_copy(update={"spec": made.spec.model_copy(update={"credentials": entries})})
 
 
 def _by_policy(
