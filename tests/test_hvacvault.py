@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import re
+import socket
 import ssl
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 
@@ -267,7 +270,7 @@ def test_silence_and_dripping_end(
     vault: openbao.Vault, pod: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hvacvault, "_SILENCE_SECONDS", 0.3)
-    monkeypatch.setattr(hvacvault, "_TOTAL_SECONDS", 0.3)
+    monkeypatch.setattr(hvacvault, "_TOTAL_SECONDS", 2.0)
     with relay.before(vault.address) as between:
         made = hvacvault.HvacVault(vaultside.site(vault, address=between.address), pod)
         between.fault = lambda _: relay.Fault(200, b"{}", seconds=30)
@@ -277,6 +280,46 @@ def test_silence_and_dripping_end(
         failed = failure(lambda: made.login(ROLE))
         assert (failed.trouble, "did not finish its answer" in str(failed)) == (T.SLOW, True)
         made.close()
+
+
+DRIPS = {
+    "status line": (b"", b"H"),
+    "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "header": (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n", b"x"),
+    "chunk": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"1"),
+}
+
+
+@pytest.mark.parametrize("where", DRIPS)
+def test_an_answer_that_drips_before_its_body_holds_no_thread(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Every read gets something in time, and none of the library's limits is reached for hours."""
+    monkeypatch.setattr(hvacvault, "_SILENCE_SECONDS", 60.0)
+    monkeypatch.setattr(hvacvault, "_TOTAL_SECONDS", 0.5)
+    first, again = DRIPS[where]
+    hung_up = threading.Event()
+
+    def drip() -> None:
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65_536)
+            connection.sendall(first)
+            while not hung_up.wait(0.1):
+                connection.sendall(again)
+        hung_up.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(10)
+        server = threading.Thread(target=drip)
+        server.start()
+        site = snapshot.Vault(address=f"http://127.0.0.1:{listening.getsockname()[1]}", method="JWT")
+        made = hvacvault.HvacVault(site, vaultside.pod_token(tmp_path, "a.b.c"))
+        failed = failure(lambda: made.login(ROLE))
+        assert (failed.trouble, "did not finish its answer" in str(failed)) == (T.SLOW, True)
+        made.close()
+        assert hung_up.wait(10)
+        server.join()
 
 
 def test_a_kept_connection_that_was_closed_is_opened_anew(vault: openbao.Vault, pod: pathlib.Path) -> None:

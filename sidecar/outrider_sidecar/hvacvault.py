@@ -8,9 +8,11 @@ quote what was sent. A request is repeated in one case: a kept connection that t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import http.cookiejar
 import pathlib
+import socket
 import ssl
 import threading
 import time
@@ -25,6 +27,7 @@ import hvac.exceptions
 import requests
 import requests.adapters
 import requests.exceptions
+import urllib3
 import urllib3.exceptions
 
 from outrider import snapshot
@@ -51,28 +54,79 @@ class _Unfit(Exception):
         self.trouble = trouble
 
 
+class _Clock:
+    """Hangs up on an answer that is not whole in time. The library's limits are of each read: a byte now and then keeps to them all,
+    in a status line, a header or the length of a chunk, and would hold a thread for days.
+    """
+
+    def __init__(self) -> None:
+        self.until = time.monotonic() + _TOTAL_SECONDS
+        self.over = False
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(_TOTAL_SECONDS, self._hang_up)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def watch(self, connection: socket.socket | None) -> None:
+        self._socket = connection
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _hang_up(self) -> None:
+        self.over = True
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                # The plain one's: that of TLS would take apart what the other thread is reading with.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
 class _Way(requests.adapters.HTTPAdapter):
     """One connection: whom it trusts is the context's business alone, and what comes back is bounded."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
+        self._clock: _Clock | None = None
         self.status = 0
         super().__init__(pool_connections=1, pool_maxsize=1)
 
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
         super().init_poolmanager(*args, ssl_context=self._context, **more)
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": _watched(urllib3.HTTPConnectionPool, self._watch),
+            "https": _watched(urllib3.HTTPSConnectionPool, self._watch),
+        }
+
+    def _watch(self, connection: socket.socket | None) -> None:
+        if self._clock is not None:
+            self._clock.watch(connection)
 
     def cert_verify(self, *_: Any) -> None:
         """Nothing to add: requests would add the roots that it comes with."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **more: Any) -> requests.Response:
         self.status = 0
-        until = time.monotonic() + _TOTAL_SECONDS
+        clock = self._clock = _Clock()
+        try:
+            answer = self._sent(request, clock, *args, **more)
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError):
+            if clock.over:
+                raise _late() from None
+            raise
+        finally:
+            clock.stop()
+        if clock.over:
+            raise _late()  # hung up on among its headers, it looks like an answer
+        return answer
+
+    def _sent(
+        self, request: requests.PreparedRequest, clock: _Clock, *args: Any, **more: Any
+    ) -> requests.Response:
         more["stream"] = True
         answer = super().send(request, *args, **more)
         self.status = answer.status_code
         try:
-            answer._content = _whole(answer, until)  # noqa: SLF001 -- as `content` would, but bounded
+            answer._content = _whole(answer, clock.until)  # noqa: SLF001 -- as `content` would, but bounded
         except BaseException:
             answer.close()
             raise
@@ -95,9 +149,27 @@ def _whole(answer: requests.Response, until: float) -> bytes:
         if size > ANSWER_BYTES_MAX:
             raise _Unfit(_T.BROKEN, f"answers with more than {ANSWER_BYTES_MAX} bytes")
         if time.monotonic() > until:
-            raise _Unfit(_T.SLOW, f"did not finish its answer within {_TOTAL_SECONDS:g} s")
+            raise _late()
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _late() -> _Unfit:
+    return _Unfit(_T.SLOW, f"did not finish its answer within {_TOTAL_SECONDS:g} s")
+
+
+def _watched(
+    pool: type[urllib3.HTTPConnectionPool], watch: Callable[[socket.socket | None], None]
+) -> type[urllib3.HTTPConnectionPool]:
+    """Its connections tell of their socket whenever an answer begins to be read."""
+    kind: Any = pool.ConnectionCls
+
+    class Connection(kind):  # type: ignore[misc]
+        def getresponse(self) -> Any:
+            watch(self.sock)
+            return super().getresponse()
+
+    return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
 
 
 @dataclasses.dataclass(slots=True)
