@@ -152,6 +152,34 @@ def test_news_are_told_and_the_same_again_is_none(monkeypatch: pytest.MonkeyPatc
     run(monkeypatch, act)
 
 
+def test_a_trouble_that_turns_into_another_is_told_of_soon_and_ever_more_seldom(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def worded(why: str) -> loans.Standing:
+        return dataclasses.replace(SEALED, why=why)
+
+    async def act(stage: Stage) -> None:
+        stage.show(worded("the role is not there, 1 s"))
+        await stage.hear()
+        stage.now = faring.REWORD_SECONDS
+        stage.show(worded("the role is not there, 20 s"))
+        await asyncio.sleep(0.05)  # nothing tells of what is not said
+        assert len(stage.told) == 1
+        stage.show(worded("the path is not there"))
+        await stage.hear()
+        stage.now = 2 * faring.REWORD_SECONDS
+        stage.show(worded("the key is not there"))
+        await asyncio.sleep(0.05)
+        assert len(stage.told) == 2
+        stage.now = 3 * faring.REWORD_SECONDS
+        await stage.hear()
+        assert [each.why for told in stage.told for each in told.credentials or ()] == [
+            "the role is not there, 1 s", "the path is not there", "the key is not there",
+        ]  # fmt: skip
+
+    run(monkeypatch, act)
+
+
 def test_everything_is_told_again_in_a_while_and_to_whoever_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
     async def act(stage: Stage) -> None:
         stage.show(WELL)

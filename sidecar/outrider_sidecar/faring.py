@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 import aiohttp
@@ -25,9 +26,17 @@ LOOK_SECONDS = 1.0
 LASTING_SECONDS = 30.0
 """A refresh that failed is told of as `Expiring` when it has not been made good for so long: once is nothing."""
 
+REWORD_SECONDS = 20.0
+"""So long after a trouble was told of it may be told of again in other words; ever twice as long while its words go on changing.
+
+Who mends the role should hear of the path next, and an outage that sounds different every second should not be heard every second.
+"""
+
 _BACKOFF_SECONDS_MAX = 60.0
 
+_DIGITS = re.compile("[0-9]+")
 _Marks = tuple[dict[tuple[str, str], tuple[str, str]], dict[str, tuple[str, str]]]
+_Words = frozenset[tuple[str, str, str]]
 _ORDER = ("Failing", "Expiring", "Recovered", "Ready")
 _WELL = frozenset({"Recovered", "Ready"})
 _NOTHING: _Marks = ({}, {})
@@ -85,6 +94,9 @@ class Faring:
         self._jitter = jitter
         self._past: dict[tuple[str, str], _Past] = {}
         self._told = _NOTHING
+        self._words: _Words = frozenset()
+        self._reword_seconds = REWORD_SECONDS
+        self._reword_at = 0.0
         self._due = 0.0
         self._known_here = True
 
@@ -100,18 +112,26 @@ class Faring:
             report = self.report()
             marks = _marks(report)
             due = self._views.clock() >= self._due and marks != _NOTHING
-            if not self._known_here or not (due or marks != self._told):
+            reworded = _words(report) != self._words and self._views.clock() >= self._reword_at
+            if not self._known_here or not (due or reworded or marks != self._told):
                 continue
             await asyncio.sleep(self._pace.wait_seconds * self._jitter())
             report = self.report()
             delivered = await self._delivered(reports.encode(report))
             failures = 0 if delivered else failures + 1
             if delivered:
-                self._told = _marks(report)
+                self._has_told(report)
                 self._due = self._views.clock() + self._pace.repeat_seconds * (0.8 + 0.4 * self._jitter())
             else:
                 seconds = min(_BACKOFF_SECONDS_MAX, 2.0 ** min(failures, 10))
                 await asyncio.sleep(seconds * (0.5 + 0.5 * self._jitter()))
+
+    def _has_told(self, report: reports.Report) -> None:
+        marks = _marks(report)
+        twice = min(2.0 * self._reword_seconds, self._pace.repeat_seconds)
+        self._reword_seconds = twice if marks == self._told else REWORD_SECONDS
+        self._reword_at = self._views.clock() + self._reword_seconds
+        self._told, self._words = marks, _words(report)
 
     def report(self) -> reports.Report:
         """How everything fares now; the worst first, should there be more than a report holds."""
@@ -189,3 +209,10 @@ def _marks(report: reports.Report) -> _Marks:
         {(row.server, row.credential): (row.state, row.reason) for row in report.credentials or ()},
         {row.provider: (row.state, row.reason) for row in report.providers or ()},
     )
+
+
+def _words(report: reports.Report) -> _Words:
+    """How the troubles are worded, numbers apart: how long something still takes is no news."""
+    lendings = ((row.server, row.credential, row.why) for row in report.credentials or ())
+    keys = (("", row.provider, row.why) for row in report.providers or ())
+    return frozenset((at, name, _DIGITS.sub("", why)) for at, name, why in (*lendings, *keys) if why)
