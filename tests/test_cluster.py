@@ -270,6 +270,10 @@ def test_a_cluster_is_known_by_kube_systems_uid(cluster):
     assert found == cluster.get("namespace", "kube-system")["metadata"]["uid"]
 
 
+def test_an_api_server_says_where_its_endpoints_are(cluster):
+    assert asked(cluster.kubeconfig, lambda subject: subject.api_servers()) == (cluster.advertised,)
+
+
 def crd(group: str, *, finalizer: bool = False) -> dict[str, Any]:
     schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
     version = {"name": "v1", "served": True, "storage": True, "schema": schema}

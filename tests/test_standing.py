@@ -34,6 +34,7 @@ class Replica:
     publisher: publishing.Publisher
     lists: dict[str, Callable[[], web.Response]]
     crds: apiobjects.CrdState = apiobjects.CrdState.ESTABLISHED
+    api_servers: Callable[[], tuple[str, ...]] = lambda: ("10.0.0.7",)
     problem: str = ""
     bug: str = ""
 
@@ -82,10 +83,13 @@ async def replica(folder: pathlib.Path) -> AsyncIterator[Replica]:
         async def kube_system_uid() -> str:
             return "a-uid"
 
+        async def api_servers() -> tuple[str, ...]:
+            return made.api_servers()
+
         source = kubernetes.Source(
             given,
             session,
-            kubernetes.Api(crd_state, kube_system_uid),
+            kubernetes.Api(crd_state, kube_system_uid, api_servers),
             kubernetes.Place("outrider-system", "outrider"),
         )
         compiled = compiler.Compiler()
@@ -193,6 +197,19 @@ def test_a_list_that_only_fails_is_no_reason_for_who_knows_everything_already(tm
     running(tmp_path, work)
 
 
+def test_where_the_api_server_is_may_stay_unknown_and_only_metrics_say_so(tmp_path: pathlib.Path) -> None:
+    async def work(made: Replica) -> None:
+        made.api_servers = lambda: ()
+        await made.read()
+        await made.certificates.step()
+        assert made.subject.unready() == ()
+        assert made.subject.silent() == ""
+        assert made.subject.gauges()["outrider_frozen"]["api-servers"] == 1.0
+        assert made.subject.gauges()["outrider_watched_objects"]["api-servers"] == 0
+
+    running(tmp_path, work)
+
+
 def test_a_kind_that_is_not_served_any_more_is_one_for_new_streams_too(tmp_path: pathlib.Path) -> None:
     async def work(made: Replica) -> None:
         await made.read()
@@ -235,7 +252,9 @@ def test_every_gauge_is_given_and_what_was_never_heard_is_no_age(tmp_path: pathl
         ages = after["outrider_watch_last_event_age_seconds"]
         assert ages.keys() == COLLECTIONS
         assert all(0 <= age < 20 for age in ages.values())
-        assert after["outrider_watched_objects"] == {**dict.fromkeys(COLLECTIONS, 0), "settings": 1}
+        known = {**dict.fromkeys(COLLECTIONS, 0), "settings": 1, "api-servers": 1}
+        assert after["outrider_watched_objects"] == known
+        assert after["outrider_frozen"] == dict.fromkeys(known, 0.0)
         assert after["outrider_certificate_expiry_timestamp_seconds"].keys() == {"serving", "authority"}
         metrics = telemetry.Telemetry()
         metrics.watch(telemetry.States(made.subject.gauges))

@@ -29,6 +29,9 @@ _WITHIN = (
     "deployments.apps", "services", "serviceaccounts", "secrets", "configmaps", "poddisruptionbudgets.policy",
     "networkpolicies.networking.k8s.io", "roles.rbac.authorization.k8s.io", "rolebindings.rbac.authorization.k8s.io",
 )  # fmt: skip
+_BESIDE = ("roles.rbac.authorization.k8s.io", "rolebindings.rbac.authorization.k8s.io")
+"""In namespace `default`, where the API server says where its endpoints are."""
+
 _DEFINITIONS = (
     '{range .items[*]}{.metadata.name}{"\\t"}{.spec.group}{"\\t"}{.spec.names.kind}{"\\t"}'
     r'{.metadata.labels.outrider\.dev/crd-revision}{"\n"}{end}'
@@ -57,9 +60,11 @@ def rights(kube: kubectl.Kubectl) -> Iterator[diagnosis.Finding]:
     """Whether whoever runs this may install the chart."""
     wanted = [(resource, "") for resource in _ABOVE]
     wanted += [(resource, kube.where.system_namespace) for resource in _WITHIN]
+    wanted += [(resource, "default") for resource in _BESIDE]
     asked = [(each.partition(".")[2], each.partition(".")[0], where) for each, where in wanted]
     allowed = kube.allowed(asked)
-    missing = [each for (each, _), may in zip(wanted, allowed, strict=True) if not may]
+    refused = [each for each, may in zip(wanted, allowed, strict=True) if not may]
+    missing = [f"{each} in namespace default" if where == "default" else each for each, where in refused]
     if missing:
         yield diagnosis.bad(
             "you may not install the chart", f"you may not create {diagnosis.several(missing, 20)}",

@@ -199,6 +199,11 @@ class Cluster:
         found = await self._ask("GET", "/api/v1/namespaces/kube-system")
         return str(found["metadata"]["uid"])
 
+    async def api_servers(self) -> tuple[str, ...]:
+        """Where the endpoints of the API server are, as it says itself; () when it says nothing."""
+        path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes"
+        return apiobjects.addresses(await self._unless_absent("GET", path) or {})
+
     async def crd_state(self, name: str) -> CrdState:
         """`name` is PLURAL.GROUP."""
         path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{_q(name)}"

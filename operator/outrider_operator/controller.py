@@ -104,7 +104,7 @@ class Controller:
         self._api = cluster.Cluster(reached, instance=flags.identity)
         self._poster = events.Poster(events.posting(self._api))
         place = kubernetes.Place(flags.namespace, flags.name)
-        asked = kubernetes.Api(self._api.crd_state, self._api.kube_system_uid)
+        asked = kubernetes.Api(self._api.crd_state, self._api.kube_system_uid, self._api.api_servers)
         self._source = kubernetes.Source(reached, session, asked, place, tell=self._tell)
         self._compiled = compiler.Compiler()
         prober = (flags.namespace, f"{flags.name}-prober")

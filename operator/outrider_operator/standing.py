@@ -17,6 +17,9 @@ from outrider_operator.sources import kubernetes
 
 _GONE = (reflector.Reason.CRD_GONE, reflector.Reason.NOT_SERVED)
 
+API_SERVERS = "api-servers"
+"""What metrics call the API server's endpoints, beside the collections that are watched."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Standing:
@@ -62,19 +65,25 @@ class Standing:
 
     def gauges(self) -> Mapping[str, Mapping[str, float]]:
         """As telemetry.GAUGES names them."""
-        reflectors, now = self.source.reflectors, time.time()
+        reflectors, servers, now = self.source.reflectors, self.source.api_servers, time.time()
         frozen = reflector.Phase.FROZEN
         return {
             "outrider_streams": {"": len(self.publisher.streams)},
             "outrider_leader": {"": float(self.leading())},
             "outrider_desired_config_info": {"": self.publisher.versions},
-            "outrider_frozen": {name: float(each.state.phase is frozen) for name, each in reflectors.items()},
+            "outrider_frozen": {
+                **{name: float(each.state.phase is frozen) for name, each in reflectors.items()},
+                API_SERVERS: float(bool(servers.problem)),
+            },
             "outrider_watch_last_event_age_seconds": {
                 # What was never heard is no age, and yet must not look like a fresh one.
                 name: max(0.0, now - each.last_event_at) if each.last_event_at else math.inf
                 for name, each in reflectors.items()
             },
-            "outrider_watched_objects": {name: len(each.objects) for name, each in reflectors.items()},
+            "outrider_watched_objects": {
+                **{name: len(each.objects) for name, each in reflectors.items()},
+                API_SERVERS: len(servers.addresses),
+            },
             "outrider_certificate_expiry_timestamp_seconds": self.certificates.expiries,
             "outrider_credentials": self.lent(),
             "outrider_findings": self.inspection.counts(),

@@ -29,6 +29,7 @@ class Node(apiserver.Cluster):
 
     def __init__(self, folder: pathlib.Path, cgroup: str) -> None:
         super().__init__(folder)
+        self.advertised = self.host_ip
         self._cgroup = cgroup
         self.parts: dict[str, laptop.Process] = {}
         self.names: names.Names | None = None

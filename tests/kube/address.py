@@ -12,6 +12,10 @@ import json
 import subprocess
 
 ADDED = "10.213.77.1"
+
+NOBODYS = "10.213.77.2"
+"""A private address that nobody has."""
+
 _PRIVATE = tuple(ipaddress.ip_network(cidr) for cidr in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
 
 
@@ -29,11 +33,6 @@ def private() -> str:
         f"these tests need a private IPv4 address of this machine; add one: ip addr add {ADDED}/32 dev lo\n{ran.stderr}"
     )
     return ADDED
-
-
-def v4() -> str:
-    """Any IPv4 address that is not loopback."""
-    return private()
 
 
 def _own() -> list[str]:

@@ -31,7 +31,7 @@ AGENTS = "agents"
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
 class Right:
-    """One verb on one resource, of all objects or of those named."""
+    """One verb on one resource, of all objects or of those named. `role` is what grants it, "Kind name"."""
 
     role: str
     group: str
@@ -50,7 +50,7 @@ class Right:
 
 
 def roles() -> list[dict[str, Any]]:
-    """The operator's ClusterRole and Role, as the chart has them."""
+    """The operator's ClusterRole and Roles, as the chart has them."""
     rendered = helm.template()["outrider/templates/rbac.yaml"]
     return [each for each in helm.documents(rendered) if each["kind"] in ("ClusterRole", "Role")]
 
@@ -58,13 +58,17 @@ def roles() -> list[dict[str, Any]]:
 def rights() -> list[Right]:
     """Every one, once."""
     return [
-        Right(role["kind"], group, resource, tuple(rule.get("resourceNames", ())), verb)
+        Right(_called(role), group, resource, tuple(rule.get("resourceNames", ())), verb)
         for role in roles()
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
     ]
+
+
+def _called(role: dict[str, Any]) -> str:
+    return f"{role['kind']} {role['metadata']['name']}"
 
 
 def without(taken: Right | None) -> list[dict[str, Any]]:
@@ -76,7 +80,7 @@ def without(taken: Right | None) -> list[dict[str, Any]]:
             {"apiGroups": [each.group], "resources": [each.resource], "verbs": [each.verb]}
             | ({"resourceNames": list(each.names)} if each.names else {})
             for each in rights()
-            if each.role == role["kind"] and each != taken
+            if each.role == _called(role) and each != taken
         ]
         made.append(changed)
     return made

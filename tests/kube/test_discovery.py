@@ -28,6 +28,7 @@ def seen():
 def home(module_cluster, seen, tmp_path_factory):
     with installation.installed(module_cluster, tmp_path_factory.mktemp("discovery"), replicas=2) as made:
         scenarios.prepared(made, seen)
+        made.hosts["endpoints.crm.svc"] = made.cluster.advertised
         yield made
 
 
@@ -88,11 +89,15 @@ def test_servers_that_cannot_be_listed_say_why_in_words(home, prober) -> None:
         ),
         scenarios.obj("MCPServer", "loop", {**entry, "endpoint": {"url": "http://127.0.0.1:9/mcp"}}),
         scenarios.obj("MCPServer", "away", {**entry, "endpoint": {"service": service}}),
+        scenarios.obj(
+            "MCPServer", "api", {**entry, "endpoint": {"service": {**service, "name": "endpoints"}}}
+        ),
     )
     until(home, "nodns", "Reachable", "False", "cannot be resolved")
     until(home, "private", "Reachable", "False", "`network.allow`")
     until(home, "loop", "Reachable", "False", "loopback addresses are never dialled")
     until(home, "away", "Reachable", "False")
+    until(home, "api", "Reachable", "False", "an address of the API server")
     until(home, "nodns", "ToolsDiscovered", "False", "cannot be resolved")
     assert "toolCount" not in status(home, "nodns")
     assert home.condition("orsrv", "nodns", "Ready", "crm")["status"] == "True", (

@@ -28,6 +28,7 @@ def seen():
 def home(module_cluster, seen, tmp_path_factory):
     with installation.installed(module_cluster, tmp_path_factory.mktemp("life")) as made:
         scenarios.prepared(made, seen)
+        made.hosts["endpoints.crm.svc"] = made.cluster.advertised
         yield made
 
 
@@ -117,3 +118,19 @@ def test_a_pod_that_is_gone_no_longer_counts(home, agent):
         "only the pod that is left counts", 60,
     )  # fmt: skip
     home.cluster.kubectl("delete", "orpol", "--all", "-n", "crm")
+
+
+def test_a_service_that_leads_to_the_api_server_is_asked_nothing(home, agent):
+    """R15: its name is resolved to the endpoint that the API server itself told the operator of."""
+    consent = {"targetRefs": [{"namespace": "crm", "name": "endpoints"}], "rules": [scenarios.allow("*")]}
+    entry = scenarios.server(recorder.Seen(), "endpoints")
+    entry["spec"]["endpoint"] = {"service": {"name": "endpoints", "port": home.cluster.port}}
+    home.cluster.apply(
+        entry,
+        scenarios.policy(scenarios.allow("*"), name="endpoints", target="endpoints"),
+        scenarios.obj("MCPToolPolicy", "endpoints", consent, AGENTS),
+    )
+    agent.until("crm/endpoints", "echo", "UpstreamAddressRefused")
+    page = home.operators[0].desk("/metrics")[1]
+    assert 'outrider_watched_objects{collection="api-servers"} 1.0' in page
+    assert 'outrider_frozen{collection="api-servers"} 0.0' in page

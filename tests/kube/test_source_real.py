@@ -12,7 +12,7 @@ import pytest
 from tests.worlds import CALLS, allow, budget, deny, policy, server
 
 from outrider import compile as compiler
-from outrider_operator import access, events, reflector
+from outrider_operator import access, apiservers, events, reflector
 from outrider_operator import cluster as api
 from outrider_operator.sources import kubernetes
 
@@ -55,7 +55,7 @@ class Watching:
         reached = access.load(self.given.kubeconfig)
         self._session = reached.session()
         self._api = api.Cluster(reached)
-        asked = kubernetes.Api(self._api.crd_state, self._api.kube_system_uid)
+        asked = kubernetes.Api(self._api.crd_state, self._api.kube_system_uid, self._api.api_servers)
         place = kubernetes.Place(self.namespace, "outrider")
         self.source = kubernetes.Source(reached, self._session, asked, place, tell=self.news.append)
         self._tasks = [asyncio.create_task(self.source.run()), asyncio.create_task(self._follow())]
@@ -143,6 +143,35 @@ def test_what_is_applied_is_in_force_at_once_and_what_is_deleted_is_not(cluster,
         await watching.until(lambda: watching.names(place) == {"s"})
         assert watching.source.watched((P, place, "p")) is None
         assert watching.source.unready() == ()
+
+    play(cluster, place, script)
+
+
+def test_where_the_api_server_is_comes_with_the_first_reading_and_a_new_endpoint_with_another(
+    cluster, place, monkeypatch
+) -> None:
+    monkeypatch.setattr(apiservers, "SECONDS", 0.1)
+    further = "10.213.77.3"
+    # An API server puts right what it says of itself, every ten seconds: until then this is what it says.
+    patch = json.dumps([{"op": "add", "path": "/endpoints/-", "value": {"addresses": [further]}}])
+    words = ("patch", "endpointslice", "kubernetes", "-n", "default", "--type=json", "-p", patch)
+
+    async def script(watching):
+        await watching.until(lambda: watching.reading is not None)
+        assert watching.reading.world.api_servers == (cluster.advertised,)
+        seen, compiled = [], compiler.Compiler()
+
+        def anew():
+            compiled.update(watching.reading.world)
+            seen.append(compiled.snapshot("agents", "bot").network.refused)
+            return seen[-1]
+
+        assert anew() == (cluster.advertised,)
+        position = watching.reading.position
+        await watching.do(cluster.kubectl, *words)
+        await watching.until(lambda: anew() == (cluster.advertised, further))
+        assert all(watching.reading.position[name] >= at for name, at in position.items())
+        await watching.until(lambda: anew() == (cluster.advertised,), 60)
 
     play(cluster, place, script)
 

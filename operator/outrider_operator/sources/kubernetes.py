@@ -22,7 +22,7 @@ import aiohttp
 from outrider import compile as compiler
 from outrider import manifests, names, resources, snapshot
 from outrider.compile import scope
-from outrider_operator import access, arrivals, collection, events, pods, reflector
+from outrider_operator import access, apiservers, arrivals, collection, events, pods, reflector
 from outrider_operator.sources import configmap, objects
 
 log = logging.getLogger("outrider.operator.source")
@@ -78,6 +78,7 @@ class Api:
 
     crd_state: Callable[[str], Awaitable[Any]]
     kube_system_uid: Callable[[], Awaitable[str]]
+    api_servers: Callable[[], Awaitable[tuple[str, ...]]]
 
 
 class Source:
@@ -107,6 +108,7 @@ class Source:
         self._dirty = asyncio.Event()
         self._frozen: set[str] = set()
         self._reset_for: int | None = None
+        self.api_servers = apiservers.ApiServers(api.api_servers, self._dirty.set)
         self.reflectors = self._made(reached, session)
 
     # What others ask.
@@ -187,11 +189,13 @@ class Source:
         """Watches until cancelled. A reflector ends only by a bug, and then this ends with it."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._identify())
+            group.create_task(self.api_servers.run())
             for each in self.reflectors.values():
                 group.create_task(each.run())
 
     async def readings(self) -> AsyncIterator[Reading]:
         """The first reading when everything was read once, then one after every change; never ends."""
+        await self.api_servers.looked()
         while True:
             await self._dirty.wait()
             await self._settled()
@@ -237,8 +241,9 @@ class Source:
     def _assembled(self, given: resources.Settings) -> resources.World:
         servers, policies, budgets = (self._shelf.placed(kind) for kind in COLLECTIONS)
         return resources.World(
-            servers=servers, policies=policies, budgets=budgets, settings=given, namespaces=self._labels
-        )
+            servers=servers, policies=policies, budgets=budgets, settings=given, namespaces=self._labels,
+            api_servers=self.api_servers.addresses,
+        )  # fmt: skip
 
     def _heard(self) -> snapshot.Position:
         return {name: self.reflectors[name].resource_version for name in _POSITIONS}
@@ -279,7 +284,7 @@ class Source:
                 trim=objects.trim,
                 crd_state=crd_state,
             )
-        watch("namespaces", _NAMESPACES, self._relabelled, trim=_trim_namespace)
+        watch("namespaces", _NAMESPACES, self._relabelled, trim=objects.trim_namespace)
         selected = f"metadata.name={self._place.settings}"
         configured = reflector.Watched(
             "", "v1", "configmaps", namespace=self._place.namespace, field_selector=selected
@@ -384,16 +389,3 @@ class Source:
     def _say(self, regarding: events.Reference, reason: events.Reason, text: str) -> None:
         kind = "Normal" if reason is events.Reason.THAWED else "Warning"
         self._tell(events.Event(regarding, kind, reason, text[:1024]))
-
-
-def _trim_namespace(raw: Mapping[str, Any]) -> dict[str, Any]:
-    metadata = raw.get("metadata") or {}
-    labels = metadata.get("labels") or {}
-    ours = {name: value for name, value in labels.items() if name.startswith(f"{names.GROUP}/")}
-    return {
-        "metadata": {
-            "name": metadata.get("name", ""),
-            "resourceVersion": metadata.get("resourceVersion"),
-            "labels": ours,
-        }
-    }

@@ -58,6 +58,15 @@ def trim(raw: Mapping[str, Any]) -> dict[str, Any]:
     return found | {name: raw[name] for name in ("spec", "status") if name in raw}
 
 
+def trim_namespace(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A namespace, less everything but our labels."""
+    metadata = raw.get("metadata") or {}
+    labels = metadata.get("labels") or {}
+    ours = {name: value for name, value in labels.items() if name.startswith(f"{names.GROUP}/")}
+    kept = {"name": metadata.get("name", ""), "resourceVersion": metadata.get("resourceVersion")}
+    return {"metadata": {**kept, "labels": ours}}
+
+
 class Shelf:
     """Every object known, as it was read last."""
 
