@@ -214,7 +214,6 @@ class Proxy:
         await self._upstream.close()
         await self._credentials.close()
         self._users.close()
-        self._users.close()
         await desk.close()
         self._journal.close()
 
