@@ -116,6 +116,43 @@ def test_an_outage_of_its_origin_does_not_outlast_itself() -> None:
     asyncio.run(main())
 
 
+def test_what_came_by_another_way_is_not_paced_by_refreshes_that_did_not_help() -> None:
+    """While Vault is away a source has nothing newer and says so; once it is back it looks for itself."""
+
+    async def main() -> None:
+        place, clock = lending.Place(), Clock()
+        known = renewals.Renewals(clock)
+        for _ in range(240):  # a minute of refused calls, and Vault has the same
+            await known.renewed(place, WANTED, "1")
+            clock.now += 0.25
+        place.rotate(b"canary-2")  # version 2 was seen by somebody who looked
+        place.rotate(b"canary-3")
+        loan = await known.renewed(place, WANTED, "2")
+        assert loan is not None
+        assert loan.version == "3"
+
+    asyncio.run(main())
+
+
+def test_what_served_for_a_while_is_renewed_at_once_however_long_the_pause_has_become() -> None:
+    async def main() -> None:
+        place, clock = lending.Place(), Clock()
+        known = renewals.Renewals(clock)
+        for _ in range(240):
+            await known.renewed(place, WANTED, "1")
+            clock.now += 0.25
+        clock.now += renewals.PAUSE_SECONDS_MAX
+        place.rotate(b"canary-2")
+        assert await known.renewed(place, WANTED, "1") is not None
+        clock.now += renewals.SERVED_SECONDS
+        place.rotate(b"canary-3")
+        loan = await known.renewed(place, WANTED, "2")
+        assert loan is not None
+        assert loan.version == "3"
+
+    asyncio.run(main())
+
+
 def test_nothing_of_what_was_brought_is_kept() -> None:
     async def main() -> None:
         place, known = lending.Place(), renewals.Renewals(Clock())

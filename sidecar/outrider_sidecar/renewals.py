@@ -20,8 +20,14 @@ SECONDS_MAX = 10.0
 
 PAUSE_SECONDS = 1.0
 PAUSE_SECONDS_MAX = 60.0
-"""Between two refreshes of the same thing: doubled whenever what one brought is refused at once, up to this. One that failed brought
-nothing, and says nothing about the next: how seldom its origin is asked while it is away is the source's own matter."""
+"""Between two refreshes of the same thing: doubled whenever what one brought is refused at once, up to this.
+
+A refresh that failed brought nothing, and says nothing about the next: how seldom its origin is asked while it is away is the source's
+own matter. Neither does one say anything about a secret that came by another way since.
+"""
+
+SERVED_SECONDS = 10.0
+"""What a server took for so long was not refused at once: it has been replaced since."""
 
 REMEMBERED_MAX = 1_000
 
@@ -30,11 +36,29 @@ _Key = tuple[snapshot.Source, str]
 
 @dataclasses.dataclass(slots=True)
 class _Renewal:
-    """`task` while it is under way, for it ends with a secret; `ended_at` in loop time; `pause` seconds after it before the next."""
+    """`task` while it is under way, for it ends with a secret; `ended_at` in loop time; `pause` seconds after it before the next.
+
+    `brought` is the version that it ended with, None for none; `refused_at` when a server first would not have that.
+    """
 
     task: asyncio.Task[loans.Loan] | None
     ended_at: float = 0.0
     pause: float = PAUSE_SECONDS
+    brought: str | None = None
+    refused_at: float | None = None
+
+    def next(self, refused: str, now: float) -> float | None:
+        """The pause of a refresh that begins now; None when it is too early for one."""
+        if self.brought not in (None, refused):
+            return PAUSE_SECONDS
+        if self.refused_at is None:
+            self.refused_at = now
+        if self.brought is not None and self.refused_at - self.ended_at >= SERVED_SECONDS:
+            return PAUSE_SECONDS
+        since = now - self.ended_at
+        if since < self.pause:
+            return None
+        return min(2 * self.pause, PAUSE_SECONDS_MAX) if since < 2 * self.pause else PAUSE_SECONDS
 
 
 class Renewals:
@@ -54,11 +78,10 @@ class Renewals:
         task = None if known is None else known.task
         if task is None:
             if known is not None:
-                since = self._clock() - known.ended_at
-                if since < known.pause:
+                following = known.next(refused, self._clock())
+                if following is None:
                     return None
-                if since < 2 * known.pause:
-                    pause = min(2 * known.pause, PAUSE_SECONDS_MAX)
+                pause = following
             task = asyncio.get_running_loop().create_task(source.fetch(wanted, refused=refused))
             self._begun(key, _Renewal(task, pause=pause))
         with contextlib.suppress(TimeoutError):
@@ -75,10 +98,12 @@ class Renewals:
 
         def ended(done: asyncio.Task[loans.Loan]) -> None:
             begun.task, begun.ended_at = None, self._clock()
-            if (
-                not done.cancelled() and done.exception() is not None
-            ):  # told to whoever waits; nobody may be left
+            if done.cancelled():
+                return
+            if done.exception() is not None:  # told to whoever waits; nobody may be left
                 begun.pause = PAUSE_SECONDS
+            else:
+                begun.brought = done.result().version
 
         assert begun.task is not None
         begun.task.add_done_callback(ended)
