@@ -9,11 +9,12 @@ import logging
 
 import pytest
 
-from outrider import fingerprints, names, reports, wire
+from outrider import fingerprints, identity, names, reports, snapshot, wire
 from outrider_operator import hearing, pods, reviewer
 
 PROBER = ("outrider-system", "outrider-prober")
 CRM = names.ServerId("crm", "salesforce")
+BOT = identity.Workload(namespace="sales", service_account="bot")
 TOOLS = (("a", fingerprints.of(b"a")), ("b", fingerprints.of(b"b")))
 
 
@@ -29,10 +30,17 @@ def body(*, whole: bool = True) -> bytes:
 
 
 def made() -> hearing.Hearing:
-    held = {("sales", "bot"): {("MCPServer", *CRM)}}
-    return hearing.Hearing(
-        PROBER, exists=lambda server: server == CRM, held=lambda subject: held.get(subject, set())
+    view = snapshot.ServerView(
+        id=CRM,
+        generation=1,
+        endpoint=snapshot.Endpoint(url="https://crm.example/mcp"),
+        credentials=(snapshot.Credential(name="token"),),
     )
+    given = {
+        ("sales", "bot"): snapshot.Snapshot(epoch=1, workload=BOT, servers=(view,)),
+        ("evil", "bot"): snapshot.Snapshot(epoch=1, workload=BOT),
+    }
+    return hearing.Hearing(PROBER, exists=lambda server: server == CRM, given=given.get)
 
 
 def test_the_probers_word_is_the_catalogues_and_a_sidecars_is_not() -> None:
@@ -79,8 +87,8 @@ def test_another_replica_knows_the_same_after_what_was_carried() -> None:
     assert here.carried().summary(upto)[1] == upto, "nothing is new after that"
 
 
-def lending(state: str = "Failing", why: str = "sealed") -> bytes:
-    row = reports.Lending(server=str(CRM), credential="token", state=state, why=why)  # type: ignore[arg-type]
+def lending(state: str = "Failing", why: str = "sealed", credential: str = "token") -> bytes:
+    row = reports.Lending(server=str(CRM), credential=credential, state=state, why=why)  # type: ignore[arg-type]
     return reports.encode(reports.Report(credentials=(row,)))
 
 
@@ -105,7 +113,14 @@ def test_how_credentials_fare_is_known_and_carried_with_what_is_seen_of_servers(
 
 def test_a_workload_says_nothing_of_credentials_of_servers_it_may_not_use() -> None:
     subject = made()
-    subject.reported(principal(("evil", "bot"), "bot-1"), lending())
+    for account in ("evil", "unknown"):
+        subject.reported(principal((account, "bot"), "bot-1"), lending())
+    assert (subject.lent(), subject.troubles()) == ({}, {})
+
+
+def test_a_workload_says_nothing_of_credentials_that_it_made_up() -> None:
+    subject = made()
+    subject.reported(principal(("sales", "bot"), "bot-1"), lending(credential="invented"))
     assert (subject.lent(), subject.troubles()) == ({}, {})
 
 

@@ -8,17 +8,20 @@ from typing import Any
 
 import pytest
 
-from outrider import names, reports
+from outrider import identity, names, reports, snapshot
 from outrider_operator import lendings, sightings
 
 CRM = names.ServerId("crm", "salesforce")
 JIRA = names.ServerId("ops", "jira")
+BOT = identity.Workload(namespace="sales", service_account="bot")
 NOW = 1_000_000.0
 
 
-def pod(name: str = "bot-1", *servers: names.ServerId, prober: bool = False) -> sightings.Reporter:
+def pod(
+    name: str = "bot-1", *servers: names.ServerId, space: str = "sales", **more: Any
+) -> sightings.Reporter:
     return sightings.Reporter(
-        uid=f"uid-{name}", pod=f"sales/{name}", prober=prober, servers=frozenset(servers or (CRM,))
+        uid=f"uid-{name}", pod=f"{space}/{name}", servers=frozenset(servers or (CRM,)), **more
     )
 
 
@@ -174,18 +177,68 @@ def test_of_many_pods_with_one_trouble_some_are_named_and_the_others_counted() -
     assert len(there.told()) < 200 * lendings.ROWS_MAX
 
 
-def test_a_proxy_that_invents_credentials_is_not_believed_beyond_a_bound(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_pod_tells_only_of_credentials_and_providers_that_its_snapshot_has() -> None:
+    """64 invented names would fill the table of a server, and of the providers, and what is amiss with real ones go unheard."""
+    endpoint = snapshot.Endpoint(url="https://crm.example/mcp")
+    view = snapshot.ServerView(
+        id=CRM, generation=1, endpoint=endpoint, credentials=(snapshot.Credential(name="token"),)
+    )
+    okta = snapshot.IdentityProvider(
+        name="okta", issuer="https://okta.example", audience="o", jwks_uri="https://okta.example/k"
+    )
+    needs = lendings.needed(snapshot.Snapshot(epoch=1, workload=BOT, servers=(view,), providers=(okta,)))
+    assert needs == {(str(CRM), "token"), ("", "okta")}
+    book, keys = made(), [reports.Keys(provider=f"p-{n}", state="Failing") for n in range(63)]
+    invented = [row(credential=f"c-{number}") for number in range(1_000)]
+    told = said(*invented, row(server=JIRA), providers=tuple(keys))
+    for number in range(100):
+        book.reported(pod(f"evil-{number}", CRM, JIRA, needs=needs), told, now=NOW)
+    assert (book.seen(), book.troubles()) == ({}, {})
+    okta_fails = reports.Keys(provider="okta", state="Failing")
+    book.reported(pod(needs=needs), said(*invented, row(), providers=(*keys, okta_fails)), now=NOW)
+    assert [each.name for each in book.seen()[CRM]] == ["token"]
+    assert [each.get("provider") for each in book.troubles()["uid-bot-1"]] == ["okta", None]
+    assert lendings.needed(None) == frozenset()
+
+
+def test_a_namespaces_pods_take_nobody_elses_place_in_a_full_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lendings, "ENTRIES_MAX", 60)
     book = made()
-    book.reported(pod(), said(*(row(credential=f"c-{number}") for number in range(1_000))), now=NOW)
+    many = said(*(row(credential=f"c-{number}") for number in range(20)))
+    for number in range(50):
+        book.reported(pod(f"evil-{number}", space="evil"), many, now=NOW)
+    few = said(*(row(server=JIRA, credential=f"real-{number}") for number in range(3)))
+    book.reported(pod("b", JIRA), few, now=NOW)
+    assert [each.name for each in book.seen()[JIRA]] == ["real-0", "real-1", "real-2"]
+    for number in range(50):
+        book.reported(pod(f"more-{number}", space="evil"), many, now=NOW)
+    assert [each.failing for each in book.seen()[JIRA]] == [1, 1, 1]
+    book.reported(pod("prober", JIRA, space="system", prober=True), few, now=NOW)
+    assert [each.failing for each in book.seen()[JIRA]] == [2, 2, 2], "the prober is always heard"
+    book.keep({"uid-b"}, now=NOW + 1)
+    assert set(book.seen()) == {JIRA}
+    book.keep((), now=NOW + 1 + sightings.FORGOTTEN_SECONDS)
+    assert book.seen() == {}
+    book.reported(pod("c"), many, now=NOW)
+    assert len(book.seen()[CRM]) == 20, "nothing of it was left behind"
+
+
+def test_of_one_trouble_a_namespaces_many_pods_hide_no_others_few() -> None:
+    here, there = made(), made()
+    for number in range(10 * lendings.ROWS_MAX):
+        there.reported(pod(f"a-{number:03}", space="many"), said(row()), now=NOW)
+    there.reported(pod("z"), said(row(why="sealed")), now=NOW)
+    here.heard("other", there.told(), now=NOW)
+    assert here.troubles()["uid-z"][0]["why"] == "sealed"
+    assert here.seen()[CRM][0].failing == 10 * lendings.ROWS_MAX + 1
+
+
+def test_of_one_server_so_many_names_are_held_and_no_more() -> None:
+    book = made()
+    rows = (row(credential=f"c-{number}") for number in range(1_000))
+    book.reported(pod("bot-1", CRM, JIRA), said(*rows, row(server=JIRA)), now=NOW)
     assert len(book.seen()[CRM]) == lendings.CREDENTIALS_MAX
-    monkeypatch.setattr(lendings, "ENTRIES_MAX", lendings.CREDENTIALS_MAX)
-    book.reported(pod("b", JIRA), said(row(server=JIRA)), now=NOW)
-    assert JIRA not in book.seen()
-    book.reported(pod(), said(), now=NOW)
-    book.reported(pod("b", JIRA), said(row(server=JIRA)), now=NOW)
-    assert list(book.seen()) == [JIRA]
+    assert JIRA in book.seen(), "that one server has enough says nothing of another"
 
 
 def test_a_proxys_words_reach_a_status_without_controls() -> None:

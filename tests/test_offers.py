@@ -64,6 +64,17 @@ def test_a_workload_is_offered_what_compile_makes_for_it(desk) -> None:
     assert desk.subject.epoch == 7
 
 
+def test_what_is_offered_is_given_as_a_value_too(desk) -> None:
+    assert desk.subject.given(BOT) is None
+    desk.take(worlds.server(), worlds.policy(worlds.allow()))
+    for subject in (BOT, PROBER):
+        found = desk.subject.given(subject)
+        assert snapshot.canonical(found) == desk.subject.offer(subject, snapshot.SCHEMA).content
+    assert desk.subject.given(PROBER).probing
+    desk.take()
+    assert desk.subject.given(BOT).servers == desk.subject.given(PROBER).servers == ()
+
+
 def test_the_same_content_stands_for_a_higher_position_later(desk) -> None:
     desk.take(worlds.server(), worlds.policy(worlds.allow()))
     before = desk.subject.offer(BOT, snapshot.SCHEMA)

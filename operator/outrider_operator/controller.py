@@ -117,7 +117,7 @@ class Controller:
         self._publisher = publishing.Publisher(
             self._offers, book=self._gathering.own, answered=self._answered
         )
-        self._hearing = hearing.Hearing(prober, exists=self._exists, held=self._compiled.held)
+        self._hearing = hearing.Hearing(prober, exists=self._exists, given=self._offers.given)
         self._reviewer = reviewer.TokenReviewer(
             self._api.review_token,
             pod=lambda uid: self._source.pods().get(uid),

@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
-from outrider import compile as compiler
-from outrider import names, reports
+from outrider import names, reports, snapshot
 from outrider_operator import lendings, observations, pods, publishing, replicas, reviewer, sightings
 
 log = logging.getLogger("outrider.operator")
@@ -34,17 +33,20 @@ class _Carried(msgspec.Struct, frozen=True):
 
 
 class Hearing:
-    """One replica's sightings and lendings. `prober` is the workload whose word is the catalogue's; `held` gives the objects another was told of."""
+    """One replica's sightings and lendings. `prober` is the workload whose word is the catalogue's.
+
+    `given` is a workload's snapshot: of what is not in it, a pod knows nothing, and is not believed.
+    """
 
     def __init__(
         self,
         prober: publishing.Subject,
         *,
         exists: Callable[[names.ServerId], bool],
-        held: Callable[[publishing.Subject], Collection[compiler.Object]],
+        given: Callable[[publishing.Subject], snapshot.Snapshot | None],
     ) -> None:
         self._prober = prober
-        self._held = held
+        self._given = given
         self._sightings = sightings.Sightings(exists)
         self._lendings = lendings.Lendings(exists)
 
@@ -70,15 +72,16 @@ class Hearing:
 
     def reported(self, who: reviewer.Principal, body: bytes) -> bytes:
         """Takes a report; the answer says of which servers more is wanted. Raises WireError."""
-        prober = who.subject == self._prober
-        held = () if prober else self._held(who.subject)
+        report, now = reports.decode(body), time.time()
+        given = self._given(who.subject)
+        servers = () if given is None else given.servers
         reporter = sightings.Reporter(
             uid=who.uid,
             pod=f"{who.namespace}/{who.pod}",
-            prober=prober,
-            servers=frozenset(names.ServerId(*at) for kind, *at in held if kind == "MCPServer"),
+            prober=who.subject == self._prober,
+            servers=frozenset(view.id for view in servers),
+            needs=lendings.needed(given) if _of_needs(report) else frozenset(),
         )
-        report, now = reports.decode(body), time.time()
         self._lendings.reported(reporter, report, now=now)
         return reports.encode(self._sightings.reported(reporter, report, now=now))
 
@@ -120,6 +123,11 @@ class Hearing:
                 self._lendings.keep(known().keys(), now=time.time())
             except Exception:  # what is kept for too long harms less than a replica that ends
                 log.exception("what is gone was not forgotten because of a bug; the next time will do")
+
+
+def _of_needs(report: reports.Report) -> bool:
+    """Most reports are about servers alone."""
+    return report.credentials is not None or report.providers is not None
 
 
 def _both(seen: int, lent: int) -> int:

@@ -3,21 +3,22 @@
 
 Called by hearing with each report and with what other replicas have heard; read by reporting, for the condition CredentialsReady, and
 by replicas, for `outrider proxy-status` and `outrider doctor`. The loop's thread only. A pod tells of servers of its own snapshot and of
-no others; it may tell any replica, so that of what it says twice the later counts. Refuses to hold more than its bounds: of many pods
-with one trouble some are named and the others counted.
+no others; it may tell any replica, so that of what it says twice the later counts. Refuses names that are not in the snapshot of the pod
+that tells them, and to hold more than its bounds: of many pods with one trouble some are named and the others counted, and no namespace's
+pods take the place of another's.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-import itertools
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
-from outrider import names, reports
-from outrider_operator import sightings
+from outrider import names, reports, snapshot
+from outrider_operator import shares, sightings
 
 log = logging.getLogger("outrider.operator.lendings")
 
@@ -25,10 +26,11 @@ ROWS_MAX = 50
 """Pods of one trouble of which a replica tells the one that writes status; the others are counted."""
 
 ENTRIES_MAX = 200_000
-"""(pod, credential) in memory, about 40 MB; what comes after that is not heard of until others are gone."""
+"""(pod, credential) in memory, about 60 MB, but for those of the prober, which are few. When it is full, whoever's namespace has most of
+it gives way to whoever's has less."""
 
 CREDENTIALS_MAX = 64
-"""Of one server; a proxy that invents more is not believed."""
+"""Of one server, which has 32 at a time; for the names that it had before and that are told of still."""
 
 _SAME_SECONDS = 30.0
 """The same moment of expiry, told twice, differs by how long telling takes."""
@@ -102,16 +104,24 @@ class _Held:
 
     def told(self) -> Told:
         if self._told is None:
-            bad = sorted(uid for uid, row in self.rows.items() if row.state == "Failing")
-            soon = sorted(uid for uid, row in self.rows.items() if row.state == "Expiring")
+            bad, soon = self._in("Failing"), self._in("Expiring")
             # Whoever has recovered silences what another replica still believes of it, so many of those are told.
-            well = (uid for uid, row in self.rows.items() if row.state == "Recovered")
-            named = [*bad[:ROWS_MAX], *soon[:ROWS_MAX], *itertools.islice(well, 10 * ROWS_MAX)]
+            named = [*bad[:ROWS_MAX], *soon[:ROWS_MAX], *self._in("Recovered")[: 10 * ROWS_MAX]]
             self._told = Told(
                 {uid: self.rows[uid] for uid in named},
                 max(0, len(bad) - ROWS_MAX), max(0, len(soon) - ROWS_MAX), len(self.ready),
             )  # fmt: skip
         return self._told
+
+    def _in(self, state: reports.State) -> list[str]:
+        """The pods in a state, of each namespace one before any has its second: nobody's many hide another's few."""
+        before: collections.Counter[str] = collections.Counter()
+        turns = []
+        for uid in sorted(uid for uid, row in self.rows.items() if row.state == state):
+            namespace = self.rows[uid].pod.partition("/")[0]
+            turns.append((before[namespace], uid))
+            before[namespace] += 1
+        return [uid for _, uid in sorted(turns)]
 
 
 @dataclasses.dataclass(slots=True)
@@ -120,6 +130,7 @@ class _Pod:
 
     heard_at: float
     prober: bool
+    namespace: str
     subjects: set[Subject] = dataclasses.field(default_factory=set)
 
 
@@ -137,7 +148,7 @@ class Lendings:
         self._pods: dict[str, _Pod] = {}
         self._held: dict[str, dict[str, _Held]] = {}
         self._replicas: dict[str, _Replica] = {}
-        self._entries = 0
+        self._shares = shares.Shares(ENTRIES_MAX)
         self._dirty: set[str] = set()
         self._seen: dict[names.ServerId, tuple[Standing, ...]] = {}
         self.revision = 0
@@ -146,13 +157,18 @@ class Lendings:
         """Takes in what a report says of credentials and providers: all that this pod has, so that the rest is of no concern to it."""
         if report.credentials is None and report.providers is None:
             return
-        pod = self._pods.get(who.uid) or _Pod(now, who.prober)
+        pod = self._pods.setdefault(who.uid, _Pod(now, who.prober, who.namespace))
+        pod.heard_at = now
         said = dict(self._said(who, report, now=now))
         silent = {at for at in pod.subjects if (report.credentials if at[0] else report.providers) is None}
         for subject in pod.subjects - silent - said.keys():
             self._drop(subject, who.uid)
-        taken = {subject for subject, row in said.items() if self._put(subject, who.uid, row)}
-        self._pods[who.uid] = dataclasses.replace(pod, heard_at=now, subjects=silent | taken)
+        refused = False
+        for subject, row in said.items():
+            if subject in pod.subjects:
+                self._put(subject, who.uid, row)
+            elif not refused:  # once its namespace has its share, there is none for the next either
+                refused = not self._taken(subject, who.uid, row)
 
     def seen(self) -> Mapping[names.ServerId, tuple[Standing, ...]]:
         """How the credentials of every server fare, by name; the same object until something new is."""
@@ -188,7 +204,6 @@ class Lendings:
             gone = pod.heard_at < since or (not pod.prober and uid not in pods)
             for subject in [at for at in pod.subjects if gone or not self._is_there(at[0])]:
                 self._drop(subject, uid)
-                pod.subjects.discard(subject)
             if gone:
                 del self._pods[uid]
         for replica, other in list(self._replicas.items()):
@@ -220,32 +235,45 @@ class Lendings:
     def _said(
         self, who: sightings.Reporter, report: reports.Report, *, now: float
     ) -> Iterator[tuple[Subject, Row]]:
+        needs = who.needs
         for each in report.credentials or ():
-            server = names.server_id(each.server)
-            if server is not None and self._exists(server) and who.may_tell(server):
-                yield (each.server, each.credential), _row(who.pod, each, now=now)
+            server, subject = names.server_id(each.server), (each.server, each.credential)
+            if server is None or not self._exists(server) or not who.may_tell(server):
+                continue
+            if needs is None or subject in needs:
+                yield subject, _row(who.pod, each, now=now)
         for keys in report.providers or ():
-            yield ("", keys.provider), _row(who.pod, keys, now=now)
+            if needs is None or ("", keys.provider) in needs:
+                yield ("", keys.provider), _row(who.pod, keys, now=now)
 
-    def _put(self, subject: Subject, uid: str, row: Row) -> bool:
-        """Holds what a pod says; False when that would be too much."""
+    def _taken(self, subject: Subject, uid: str, row: Row) -> bool:
+        """Holds what a pod did not say before; False when that would be too much."""
+        pod = self._pods[uid]
         there = self._held.get(subject[0], {})
-        held = there.get(subject[1], _Held())
         if subject[1] not in there and len(there) >= CREDENTIALS_MAX:
-            return False
-        if uid not in held.rows and uid not in held.ready:
-            if self._entries >= ENTRIES_MAX:
-                return False
-            self._entries += 1
-        self._held[subject[0]] = {**there, subject[1]: held} if subject[1] not in there else there
-        if held.put(uid, row):
-            self._news(subject[0])
+            return True  # of this server, which says nothing of the next
+        if not pod.prober:
+            if self._shares.full:
+                spared = self._shares.spared(pod.namespace)
+                if spared is None:
+                    return False
+                self._drop(spared[1], spared[0])
+            self._shares.add(pod.namespace, (uid, subject))
+        pod.subjects.add(subject)
+        self._put(subject, uid, row)
         return True
 
+    def _put(self, subject: Subject, uid: str, row: Row) -> None:
+        if self._held.setdefault(subject[0], {}).setdefault(subject[1], _Held()).put(uid, row):
+            self._news(subject[0])
+
     def _drop(self, subject: Subject, uid: str) -> None:
+        pod = self._pods[uid]
+        pod.subjects.discard(subject)
+        if not pod.prober:
+            self._shares.remove(pod.namespace, (uid, subject))
         there = self._held[subject[0]]
         held = there[subject[1]]
-        self._entries -= 1
         if held.drop(uid):
             self._news(subject[0])
         if not held.rows and not held.ready:
@@ -270,6 +298,14 @@ class Lendings:
     def _news(self, server: str) -> None:
         self.revision += 1
         self._dirty.add(server)
+
+
+def needed(given: snapshot.Snapshot | None) -> frozenset[Subject]:
+    """Of what a proxy with this snapshot may say how it fares."""
+    if given is None:
+        return frozenset()
+    lent = {(str(view.id), each.name) for view in given.servers for each in view.credentials}
+    return frozenset(lent | {("", provider.name) for provider in given.providers})
 
 
 def failure(standing: Standing) -> str:

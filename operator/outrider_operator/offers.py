@@ -42,6 +42,7 @@ class Offers:
         self._prober = prober
         self._position = position
         self._reading: kubernetes.Reading | None = None
+        self._listed: snapshot.Snapshot | None = None
         self._probed: compiler.Compiled | None = None
         self._older: dict[tuple[Subject, int], tuple[str, publishing.Offer]] = {}
 
@@ -61,7 +62,7 @@ class Offers:
     def take(self, reading: kubernetes.Reading) -> compiler.Changes:
         """Makes a reading the one that is offered; says whom that may concern."""
         changes = self._compiled.update(reading.world, epoch=reading.epoch)
-        self._reading, self._probed = reading, None
+        self._reading, self._listed, self._probed = reading, None, None
         return changes
 
     def offer(self, subject: Subject, schema: int) -> publishing.Offer | None:
@@ -79,21 +80,30 @@ class Offers:
             self._older[subject, schema] = (made.version, older)
         return dataclasses.replace(older, position=self._position())
 
+    def given(self, subject: Subject) -> snapshot.Snapshot | None:
+        """What a workload is offered in the newest schema, as a value; None before the first reading."""
+        if self._reading is None:
+            return None
+        if subject != self._prober.subject:
+            return self._compiled.snapshot(*subject)
+        return self._probing(self._reading)
+
+    def _probing(self, reading: kubernetes.Reading) -> snapshot.Snapshot:
+        if self._listed is None:
+            self._listed = self._prober.probing(reading.world, reading.epoch)
+        return self._listed
+
     def _newest(self, subject: Subject, reading: kubernetes.Reading) -> compiler.Compiled:
         if subject != self._prober.subject:
             return self._compiled.compiled(*subject)
         if self._probed is None:
-            content = snapshot.canonical(self._prober.probing(reading.world, reading.epoch))
+            content = snapshot.canonical(self._probing(reading))
             self._probed = compiler.Compiled(content, snapshot.digest(content))
         return self._probed
 
     def _downgraded(self, subject: Subject, schema: int, reading: kubernetes.Reading) -> publishing.Offer:
         probing = subject == self._prober.subject
-        made = (
-            self._prober.probing(reading.world, reading.epoch)
-            if probing
-            else self._compiled.snapshot(*subject)
-        )
+        made = self._probing(reading) if probing else self._compiled.snapshot(*subject)
         content, unexpressed = wire.downgrade(made, schema)
         version = snapshot.digest(content)
         if not probing:

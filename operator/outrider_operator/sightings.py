@@ -41,15 +41,20 @@ _TOOL_BYTES = 120
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reporter:
-    """Who reports: a pod, whether it is the prober (whose word is the catalogue's), and of which `servers` it may.
+    """Who reports: a pod, whether it is the prober (whose word is the catalogue's), and of what it may.
 
-    The prober may of all; `servers` None is no limit.
+    The prober may of all `servers`; None is no limit. `needs`: (server, credential) and ("", identity provider) of its snapshot.
     """
 
     uid: str
     pod: str
     prober: bool = False
     servers: frozenset[names.ServerId] | None = None
+    needs: frozenset[tuple[str, str]] | None = None
+
+    @property
+    def namespace(self) -> str:
+        return self.pod.partition("/")[0]
 
     def may_tell(self, server: names.ServerId) -> bool:
         return self.prober or self.servers is None or server in self.servers
