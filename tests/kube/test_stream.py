@@ -203,7 +203,7 @@ def test_a_proxy_that_is_too_new_or_too_old_is_told_which_side_to_update(cluster
         async with streams.two(cluster, tmp_path, secret) as (first, _):
             streams.let_in(known, first)
             given = streams.token(cluster, raw)
-            for schema, side in (("4", "operator"), ("0", "sidecar"), ("", "sidecar")):
+            for schema, side in ((str(snapshot.SCHEMA + 1), "operator"), ("0", "sidecar"), ("", "sidecar")):
                 status, said = await streams.status_of(first, given, f"/v1/config/stream?schema={schema}")
                 assert status == 400
                 assert said["error"].endswith(
