@@ -21,6 +21,14 @@ BEHIND = [  # values that only mean something in one mode of certificates
     ("webhook.certs.certManager", CERT_MANAGER),
 ]
 
+OKTA = {
+    "name": "okta",
+    "issuer": "https://okta.example",
+    "audience": "o",
+    "jwksUri": "https://okta.example/k",
+}
+OKTA_BY_HTTP = {"identityProviders": [{**OKTA, "jwksUri": "http://okta.example/k"}]}
+
 
 def value_at(values: Mapping[str, Any], path: str, default: Any) -> Any:
     for name in path.split("."):
@@ -148,7 +156,10 @@ def test_the_schema_is_closed_on_every_level_and_describes_every_value(chart: pa
         ({"metrics": {"podMonitor": {"enabled": "yes"}}}, "/metrics/podMonitor/enabled"),
         ({"settings": {"vault": {"adress": "https://v"}}}, "/settings/vault"),
         ({"settings": {"vault": {"address": "https://v/path"}}}, "/settings/vault/address"),
+        ({"settings": {"vault": {"address": "http://vault.example:8200"}}}, "/settings/vault/address"),
+        ({"settings": {"vault": {"address": "http://localhost.example"}}}, "/settings/vault/address"),
         ({"settings": {"identityProviders": [{"name": "okta"}]}}, "/settings/identityProviders/0"),
+        ({"settings": OKTA_BY_HTTP}, "/settings/identityProviders/0/jwksUri"),
         ({"settings": {"teams": [{"name": "sales", "groups": ["sales"]}]}}, "/settings/teams/0/groups/0"),
         ({"gateway": {"enabled": True}}, "'gateway'"),
         ({"prober": {"tolerations": [{"keys": "x"}]}}, "/prober/tolerations/0"),
@@ -159,6 +170,12 @@ def test_a_value_that_does_not_exist_is_refused_with_its_place(values: helm.Valu
     with pytest.raises(helm_python.HelmValuesError) as refused:
         helm.template(values=values)
     assert place in str(refused.value)
+
+
+def test_vault_and_providers_are_taken_by_https_and_on_this_machine() -> None:
+    for host in ("https://vault.example:8200", "http://127.0.0.1:8200", "http://[::1]:8200"):
+        provider = {**OKTA, "issuer": host, "jwksUri": f"{host}/k?v=1", "tokenEndpoints": [f"{host}/token"]}
+        helm.template(values={"settings": {"vault": {"address": host}, "identityProviders": [provider]}})
 
 
 def test_provided_certificates_need_a_secret_and_a_ca_and_say_so() -> None:

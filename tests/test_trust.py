@@ -111,6 +111,27 @@ def test_a_provider_of_this_machine_may_be_plain() -> None:
     assert settings(identityProviders=[{**OKTA, **near}]).identity_providers[0].issuer == near["issuer"]
 
 
+def messages(**given) -> list[str]:
+    whole = {"apiVersion": "outrider.dev/v1alpha1", "kind": "Settings", **given}
+    return [str(each) for each in manifests.settings(json.dumps(whole))]
+
+
+@pytest.mark.parametrize("field", ["issuer", "jwksUri"])
+@pytest.mark.parametrize("host", ["okta.example", "127.0.0.999"])
+def test_what_is_believed_and_not_encrypted_is_refused_with_the_reason(field, host) -> None:
+    """Nothing secret is sent to either: what is read there decides who is believed."""
+    [text] = messages(identityProviders=[{**OKTA, field: f"http://{host}/k"}])
+    assert "must be an https URL" in text
+    assert "could read and change what passes" in text
+    assert "secret" not in text
+
+
+def test_a_vault_by_http_is_refused_with_the_reason() -> None:
+    [text] = messages(vault={"address": "http://vault.example:8200"})
+    assert "must be an https address" in text
+    assert "http only to this machine itself" in text
+
+
 def test_two_providers_are_two_by_name_and_by_issuer() -> None:
     other = {**OKTA, "name": "google", "issuer": "https://accounts.example"}
     assert len(settings(identityProviders=[OKTA, other]).identity_providers) == 2
@@ -135,5 +156,5 @@ def test_what_is_wrong_is_told_with_what_was_meant_and_without_a_value() -> None
     [problem] = manifests.settings(json.dumps(typo))
     assert 'did you mean "okta"?' in str(problem)
     [problem] = manifests.settings(json.dumps({**head, "vault": {"address": "http://sesame.example"}}))
-    assert "must be https" in str(problem)
+    assert "must be an https address" in str(problem)
     assert "sesame" not in str(problem)

@@ -39,6 +39,10 @@ FORMS: dict[str, str] = {
     fields.VISIBLE_PATTERN: "text of visible ASCII characters, without spaces",
     urls.PATTERN: "a URL such as https://crm.example/mcp: http or https, a host, perhaps port, path and query; "
     "no user, no #fragment, no spaces",
+    urls.PRIVATE_PATTERN: "an https URL such as https://login.example/keys (http only to this machine itself), for whoever is on the "
+    "way could read and change what passes: a host, perhaps port, path and query; no user, no #fragment, no spaces",
+    urls.ORIGIN_PATTERN: "an https address such as https://vault.example:8200 (http only to this machine itself), for whoever is on "
+    "the way could read and change what passes: a host, perhaps a port, and no path",
     urls.PATH_PATTERN: "a path such as /mcp: it begins with a slash, without query, spaces and quotes",
     injection.QUANTITY_PATTERN: "a quantity in quotes such as 250m, 96Mi or 2: a number, perhaps with its unit",
     injection.IMAGE_PATTERN: "an image such as registry.example/outrider-sidecar:1.2 or one with a digest",
@@ -56,7 +60,6 @@ FORMS: dict[str, str] = {
     r"^[a-z][a-z0-9+.-]*:[\x21\x24-\x5b\x5d\x5f\x61-\x7a\x7e]+$": "a URI such as https://crm.example/mcp: with its scheme, "
     "without #fragment, spaces and quotes",
     r"^[A-Za-z0-9][A-Za-z0-9._@-]*$": "a common name such as agents.crm.example: letters, digits, . _ @ and -",
-    r"^https?://[A-Za-z0-9.:\[\]-]+/?$": "an address such as https://vault.example:8200: a host, perhaps a port, and no path",
     r"^[^\x00-\x20\x7f-\xa0]+$": "the name of a claim, such as groups: without spaces and control characters",
     r"^[A-Z]{3}$": "a currency of three capital letters (ISO 4217), such as EUR",
 }

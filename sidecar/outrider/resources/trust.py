@@ -10,10 +10,9 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from outrider.resources import fields, urls
+from outrider.resources import fields, forms, urls
 from outrider.resources.fields import Bundle, Duration, Model, Path, wrong
 
-ADDRESS_PATTERN = r"^https?://[A-Za-z0-9.:\[\]-]+/?$"
 CLAIM_PATTERN = r"^[^\x00-\x20\x7f-\xa0]+$"
 
 _LIFE = (60, 86_400)
@@ -24,13 +23,13 @@ def _private(url: str) -> str:
     if problem := urls.problem(url):
         raise wrong("", problem)
     if not urls.private(url):
-        raise wrong("", urls.PRIVATE_RULE[1])
+        raise wrong("", f"must be {forms.FORMS[urls.PRIVATE_PATTERN]}")
     return url
 
 
 _Url = Annotated[
     str,
-    pydantic.Field(min_length=8, max_length=2048, pattern=urls.PATTERN),
+    pydantic.Field(min_length=8, max_length=2048, pattern=urls.PRIVATE_PATTERN),
     pydantic.AfterValidator(_private),
 ]
 
@@ -40,7 +39,7 @@ class Vault(Model):
 
     address: Annotated[
         str,
-        pydantic.Field(min_length=8, max_length=2048, pattern=ADDRESS_PATTERN),
+        pydantic.Field(min_length=8, max_length=2048, pattern=urls.ORIGIN_PATTERN),
         pydantic.AfterValidator(_private),
     ] = pydantic.Field(description="Where it is: https, a host, perhaps a port.")
     method: Literal["Kubernetes", "JWT"] = pydantic.Field(

@@ -10,8 +10,18 @@ from __future__ import annotations
 import ipaddress
 import urllib.parse
 
-PATTERN = r"^https?://[A-Za-z0-9.:\[\]-]+(/[\x21\x24-\x5b\x5d\x5f\x61-\x7a\x7e]*)?(\?[\x21\x24-\x5b\x5d\x5f\x61-\x7a\x7e]*)?$"
+_HOST = r"[A-Za-z0-9.:\[\]-]+"
+_REST = r"(/[\x21\x24-\x5b\x5d\x5f\x61-\x7a\x7e]*)?(\?[\x21\x24-\x5b\x5d\x5f\x61-\x7a\x7e]*)?$"
+_PRIVATE = rf"^(https://{_HOST}|http://(localhost|127[.][0-9]+[.][0-9]+[.][0-9]+|\[::1\])(:[0-9]+)?)"
+
+PATTERN = rf"^https?://{_HOST}{_REST}"
 """http or https, a host, perhaps a port, path and query; printable ASCII without spaces, quotes and backslashes."""
+
+PRIVATE_PATTERN = _PRIVATE + _REST
+"""The same, and `private`: for schemas that are checked where no code of ours is, such as Helm's."""
+
+ORIGIN_PATTERN = _PRIVATE + "/?$"
+"""The same, without path and query."""
 
 PATH_PATTERN = r"^/[\x21\x24-\x3e\x40-\x5b\x5d\x5f\x61-\x7a\x7e]*$"
 """A path alone, of the same characters, without a query."""
