@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXTS = resources.crds()
 POLICIES = resources.field_policies()
 EVERYTHING = {**TEXTS, **POLICIES}
-REVISION = (6, "1e77d42201aee7d12cde5328a4845a4c199a80edfe54d0deeab0698b3f310ae5")
+REVISION = (6, "ac971a321720fc2df30840a876827392d25f52d1a557d98983ac9c41628044ce")
 """The live revision and the digest of everything in crds/."""
 
 

@@ -98,6 +98,23 @@ def test_a_lease_is_read_renewed_and_revoked_and_no_other_lease_is():
     assert role.engines == ("outrider/servers/crm/salesforce/db",)
 
 
+@pytest.mark.parametrize(
+    ("own", "engine"),
+    [
+        ("db/readonly", "db"), ("team/db/creds/readonly", "team/db"), ("crm/salesforce/db/creds/r", "crm/salesforce/db"),
+        ("pki/issue/agent", "pki"), ("pki/issuer/main/issue/agent", "pki"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("role", "place"), [("outrider-crm", "servers"), ("outrider", "workloads/sales")])
+def test_an_engine_is_named_where_it_is_mounted_and_never_above_the_servers_own(own, engine, role, place):
+    path = f"outrider/{place}/crm/salesforce/{own}"
+    made = only(use(snapshot.VaultLease(role=role, path=path, key="password"), "sales"))
+    assert made.engines[0].endswith(f"/crm/salesforce/{engine}")
+    shown = vaultpolicy.document([made], SITE)
+    assert f"/crm/salesforce/{engine}/ is yours to mount" in shown
+    assert "crm/salesforce/ is yours" not in shown
+
+
 def test_a_certificate_is_issued_under_the_names_of_the_entries_alone():
     other = snapshot.ClientCertificate(
         role="outrider-crm", path=CERTIFICATE.path, common_name="batch.example"

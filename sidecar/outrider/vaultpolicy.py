@@ -200,7 +200,7 @@ def _role(name: str, found: list[tuple[Use, Place]], site: Site) -> Role:
                 whole = f"{site.mount}/{part}/{path}"
                 grants[whole] = Grant(whole, "read", about=str(use.server))
             continue
-        engines.add(path.rsplit("/", 2)[0])
+        engines.add(_engine(path, use.server))
         leases.add(_below(name, use, site))
         if isinstance(place, snapshot.VaultLease):
             grants[path] = Grant(path, "read", about=str(use.server))
@@ -233,6 +233,12 @@ def _path(name: str, use: Use, place: Place, site: Site) -> str:
     if not path.startswith(own):
         raise Unprintable(f"{path} is not below {own}")
     return f"{prefix}/workloads/{_HERE}/{path.removeprefix(own)}"
+
+
+def _engine(path: str, server: names.ServerId) -> str:
+    """Where the engine is mounted, of a path that ends in an operation of it: `OPERATION/NAME`, or one part alone."""
+    head, mark, own = path.rpartition(f"/{server}/")
+    return head + mark + re.sub(r"(/issuer/[^/]+)?/issue/[^/]+$|/[^/]+(/[^/]+)?$", "", own)
 
 
 def _below(name: str, use: Use, site: Site) -> str:

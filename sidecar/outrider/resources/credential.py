@@ -43,7 +43,7 @@ class Inject(Model):
 class ClientCertificate(Model):
     """A certificate that Vault's PKI engine issues, with which the proxy names itself to the server (mTLS)."""
 
-    vault: oauth.Place = pydantic.Field(description="The PKI engine and its role, such as pki/issue/agent.")
+    vault: oauth.Issuer = pydantic.Field(description="The PKI engine and its role, such as pki/issue/agent.")
     common_name: Annotated[str, pydantic.Field(pattern=COMMON_NAME_PATTERN, max_length=64)] = pydantic.Field(
         description="The certificate's common name; the PKI role must allow it."
     )

@@ -72,6 +72,11 @@ def checked(*rules: tuple[str, str]) -> pydantic.config.JsonDict:
     return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
 
 
+def checked_at(path: str, rule: str, message: str) -> pydantic.config.JsonDict:
+    """One such pair about several fields, of which that at `path` is at fault."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message, "fieldPath": path}]}
+
+
 def checked_last(*rules: tuple[str, str]) -> pydantic.config.JsonDict:
     """The same for what is told only after every unknown field: `form:` for `from:` is a misspelling first, and an omission second.
 

@@ -7,7 +7,7 @@ expression. A test demands a sentence for every pattern in the schemas. Refuses 
 
 from __future__ import annotations
 
-from outrider.resources import fields, injection, urls
+from outrider.resources import fields, injection, oauth, urls
 
 CONTROL_FREE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 CONTROL_FREE_SOME = r"^[^\x00-\x1f\x7f-\x9f]+$"
@@ -36,6 +36,8 @@ FORMS: dict[str, str] = {
     fields.PRINCIPAL_PATTERN: "a user, group or client with its identity provider, written PROVIDER:VALUE, such as okta:sales; "
     "no patterns, so without *",
     fields.PATH_PATTERN: "a path such as salesforce or db/creds/readonly: letters, digits, _ . - and /, no part beginning with a point",
+    oauth.ISSUING_PATTERN: "the path of an engine, its operation and the role, such as pki/issue/agent: letters, digits, _ . - and /, "
+    "no part beginning with a point",
     fields.VISIBLE_PATTERN: "text of visible ASCII characters, without spaces",
     urls.PATTERN: "a URL such as https://crm.example/mcp: http or https, a host, perhaps port, path and query; "
     "no user, no #fragment, no spaces",

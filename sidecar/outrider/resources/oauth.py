@@ -16,6 +16,7 @@ from outrider.resources.fields import FILES_ONLY, Model, wrong
 
 KEY_PATTERN = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"
 SCOPE_PATTERN = r"^[\x21\x23-\x5b\x5d-\x7e]+$"
+ISSUING_PATTERN = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){2,}$"
 RESOURCE_PATTERN = r"^[a-z][a-z0-9+.-]*:[\x21\x24-\x5b\x5d\x5f\x61-\x7a\x7e]+$"
 
 Key = Annotated[str, pydantic.Field(pattern=KEY_PATTERN, max_length=128)]
@@ -29,13 +30,15 @@ _OWNER = (
     "who may read it. Workload: it lies under the calling workload's namespace, for this server."
 )
 
+_OPERATION = "must name the engine and its operation where it is a Lease, such as db/creds/readonly"
 
-class Place(Model):
-    """What an engine of Vault makes for a time."""
+
+class Issuer(Model):
+    """What issues certificates at Vault."""
 
     owner: Owner = pydantic.Field(default="Server", description=_OWNER)
-    path: fields.Path = pydantic.Field(
-        description="The engine and its operation, such as pki/issue/agent, below what the settings and the owner fix."
+    path: Annotated[str, pydantic.Field(pattern=ISSUING_PATTERN, max_length=256)] = pydantic.Field(
+        description="The engine, its operation and the role, such as pki/issue/agent, below what the settings and the owner fix."
     )
 
 
@@ -53,6 +56,18 @@ class VaultValue(Model):
         description="KV (left out): a secret of the KV engine, version 2. Lease: what an engine makes for a time; it is "
         "renewed, and revoked when nobody needs it any more.",
     )
+
+    model_config = pydantic.ConfigDict(
+        json_schema_extra=fields.checked_at(
+            ".path", "!has(self.engine) || self.engine != 'Lease' || self.path.contains('/')", _OPERATION
+        )
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _operation(self) -> VaultValue:
+        if self.engine == "Lease" and "/" not in self.path:
+            raise wrong("path", _OPERATION)
+        return self
 
 
 class SecretKey(Model):
