@@ -34,6 +34,13 @@ def test_the_first_name_is_the_id_and_all_are_names() -> None:
         ({"users": ("okta:ada",), "groups": ("sales",)}, "'sales' is no group"),
         ({"users": ("okta:ada",), "client": "desk"}, "'desk' is no client"),
         ({"users": ("okta:\x1b[2J",)}, "is no user"),
+        ({"users": ("okta:*",)}, "'okta:*' is no user: there are no patterns, and no selector names it"),
+        ({"users": ("okta:ada", "okta:*@corp.example")}, "'okta:*@corp.example' is no user"),
+        (
+            {"users": ("okta:ada",), "groups": ("okta:sales-*",)},
+            "'okta:sales-*' is no group: there are no patterns",
+        ),
+        ({"users": ("okta:ada",), "client": "okta:*"}, "'okta:*' is no client: there are no patterns"),
         ({"groups": ("okta:sales",)}, "there is no user"),
         ({"client": "okta:desk"}, "there is no user"),
         ({"users": ("okta:ada",), "groups": ("other:sales",)}, "of one provider, not of okta and other"),
@@ -44,6 +51,7 @@ def test_what_is_no_user_is_refused_with_the_form_to_write(given: dict[str, Any]
         supposed.chosen({"users": (), "groups": (), "client": None, **given})
     assert why in str(stopped.value)
     assert stopped.value.exit_code == output.USAGE
+    assert "PROVIDER:" in stopped.value.then
     assert "\x1b" not in str(stopped.value)
 
 
@@ -55,7 +63,7 @@ def test_a_line_of_a_batch_says_the_same_in_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [{"user": 7}, {"user": None}, {"user": "okta:a", "groups": [7]}, {"user": "okta:a", "client": ["a", "b"]}]
+    "line", [{"user": "okta:*"}, {"user": 7}, {"user": None}, {"user": "okta:a", "groups": [7]}, {"user": "okta:a", "client": ["a", "b"]}]
 )  # fmt: skip
 def test_a_line_that_says_something_else_is_wrong(line: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="is"):

@@ -2,7 +2,8 @@
 """A user that a question supposes: who it would be if a token said so.
 
 Called by can-i and explain. No token is asked for or looked at, so an answer about such a user says what it assumed. Refuses a
-user of an identity provider that the settings do not have: nobody's token could say that.
+user of an identity provider that the settings do not have: nobody's token could say that. A pattern is nobody's name either: an
+answer to it would look like one about everybody.
 """
 
 from __future__ import annotations
@@ -76,6 +77,10 @@ def user(users: Iterable[str], groups: Iterable[str], client: str | None) -> ide
         parsed = identity.principal_ref(text)
         if parsed is None:
             raise ValueError(f"{output.printable(text)!r} is no {word}")
+        if "*" in parsed[1]:
+            raise ValueError(
+                f"{output.printable(text)!r} is no {word}: there are no patterns, and no selector names it"
+            )
         providers.add(parsed[0])
     if words and not named:
         raise ValueError("a group or a client is somebody's: there is no user")
