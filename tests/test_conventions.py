@@ -58,7 +58,7 @@ def test_the_headers_are_those_of_the_sdk() -> None:
 def test_every_header_is_lower_case() -> None:
     headers = [value for name, value in vars(conventions).items() if name.startswith("HEADER_")]
     headers = [value for value in headers if isinstance(value, bytes)]
-    assert len(headers) == 6
+    assert len(headers) == 7
     assert [value for value in headers if value != value.lower()] == []
 
 
