@@ -196,6 +196,16 @@ def test_the_settings_in_values_are_looked_at_before_they_are_installed(
     assert any(words in each.line() for each in found), found
 
 
+def test_what_is_wrong_in_values_is_placed_in_that_file(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "values-prod.yaml"
+    text = "# ours\nsettings:\n  currency: euro\n  identityProviders: [{name: okta, issuer: 'http://okta.example', audience: o, jwksUri: 'https://o/k'}]\n"
+    file.write_text(text)
+    found = [each.line() for each in beforehand.values(file)(at("/nowhere"))]
+    assert f"{file}: settings.currency: must be" in found[0]
+    assert f"{file}: settings.identityProviders[0].issuer: must be an https URL" in found[1]
+    assert "settings.yaml" not in " ".join(found)
+
+
 def test_values_that_are_not_there_are_said(tmp_path: pathlib.Path) -> None:
     [found] = beforehand.values(tmp_path / "none.yaml")(at("/nowhere"))
     assert "cannot be read" in found.line()

@@ -6,6 +6,7 @@ Called by doctor. Reads only. Refuses to guess at what the user's rights do not 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -202,9 +203,10 @@ def values(file: pathlib.Path) -> diagnosis.Check:
         read = manifests.settings(json.dumps({**fixed, **(settings or {})}))
         if isinstance(read, tuple):
             for problem in read:
-                yield diagnosis.bad(
-                    f"the settings in {file} cannot be used", str(problem), then="correct them"
-                )
+                # Where it stands in what was made of them is nowhere in the file.
+                at = ".".join(filter(None, ("settings", problem.field)))
+                told = dataclasses.replace(problem, file=str(file), line=0, field=at)
+                yield diagnosis.bad(f"the settings in {file} cannot be used", str(told), then="correct them")
             return
         yield diagnosis.ok(f"the settings in {file} can be used")
         yield from lent.of_settings(read)
