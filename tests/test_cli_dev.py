@@ -146,8 +146,8 @@ def test_the_client_config_opens_the_door_and_belongs_to_its_owner_alone(home: p
         assert server["type"] == "http"
         port = int(server["url"].removesuffix("/mcp").rpartition(":")[2])
         token = server["headers"]["Authorization"].removeprefix("Bearer ")
-        opened = loopback.tools(port, CLOCK, token=token, seconds=20)
-        closed = loopback.tools(port, CLOCK, token="guessed", seconds=20)
+        opened = loopback.agents(port, CLOCK, "tools/list", token=token, seconds=20)
+        closed = loopback.agents(port, CLOCK, "tools/list", token="guessed", seconds=20)
     assert opened is not None
     assert [tool["name"] for tool in opened.body["result"]["tools"]] == ["get_current_time", "convert_time"]
     assert closed is not None

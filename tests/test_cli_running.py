@@ -3,15 +3,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import json
 import pathlib
+import signal
 import socket
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
+from tests.laptop import until
 
 from outrider import names, testing
-from outrider_cli import crew, folder, output, running
+from outrider_cli import crew, folder, loopback, output, running
 
 CLOCK = names.ServerId("tools", "clock")
 SERVER = """\
@@ -139,3 +146,78 @@ def test_an_operator_that_says_nothing_is_unreachable(run: running.Running) -> N
     with pytest.raises(output.Stop) as stopped:
         run.status()
     assert stopped.value.exit_code == output.UNREACHABLE
+
+
+class Away(http.server.BaseHTTPRequestHandler):
+    """A server that is being started for ever."""
+
+    asked: list[str]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append(body["method"])
+        self.send_response(503)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@contextlib.contextmanager
+def away() -> Iterator[tuple[int, list[str]]]:
+    """Its port, and the methods that it was asked for."""
+    asked: list[str] = []
+    handler = type("Here", (Away,), {"asked": asked})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield server.server_port, asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def outrider(*words: str) -> list[str]:
+    return [sys.executable, "-m", "outrider_cli.main", *words]
+
+
+def recorded(home: str) -> list[str]:
+    """The journal's records."""
+    search = outrider("audit", "search", "-f", home, "-o", "jsonl")
+    return subprocess.run(search, capture_output=True, check=False, text=True).stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_looking_again_and_again_for_a_server_that_is_away_leaves_no_refusals_in_the_journal(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Neither the screen of `dev` nor the proxy by itself: a refusal is somebody's who was refused something."""
+    file, at = tmp_path / "servers.yaml", str(tmp_path)
+    state = tmp_path / ".outrider"
+    with away() as (port, asked):
+        url = f"http://127.0.0.1:{port}/mcp"
+        file.write_text(
+            SERVER.replace("https://clock.example/mcp", url).replace(
+                "file: {path: secrets/key}", "none: true"
+            )
+        )
+        (tmp_path / "outrider.yaml").write_text(
+            "apiVersion: outrider.dev/v1alpha1\nkind: Settings\nworkload: {namespace: tools, serviceAccount: bot}\n"
+        )
+        line = outrider("dev", "-f", at, "--port", "0")
+        with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as dev:
+            try:
+                until((state / "mcp.json").exists, "it is ready for agents")
+                until(lambda: len(asked) > 4, "the server was asked again and again")
+                assert recorded(at) == []
+                proxy = json.loads((state / "sidecar.json").read_text())["port"]
+                token = (state / "agent-token").read_text().strip()
+                assert loopback.agents(proxy, CLOCK, "tools/list", token=token, seconds=20) is not None
+                [found] = until(
+                    lambda: recorded(at), "what an agent was refused is there, and nothing before it"
+                )
+                assert "tools/list" in found
+            finally:
+                dev.send_signal(signal.SIGINT)

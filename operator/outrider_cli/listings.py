@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which servers of a run answer: asked through the proxy as an agent would, and what to do about those that do not.
 
-Called by running. Asks by `tools/list` and reads what the proxy then knows and logs. Refuses to wait for a server whose
-question was already answered with a failure.
+Called by running. Asks how each introduces itself, for which the proxy lists it, and reads what the proxy then knows and logs. Does not
+ask for the list itself: that is refused while a server is away, and an agent's journal is not to fill with refusals of our own looking.
+Refuses to wait for a server whose question was already answered with a failure.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ START_ANNOTATION = "outrider.dev/start"
 """Annotation of an MCPServer: the command by which people start it. Shown, never run."""
 
 ASK_SECONDS_MAX = 20.0
+_ASKED = "server/discover"
 _SETTLE_SECONDS = 1.0
 """From a server's answer to an agent until the proxy has written down what it lists."""
 _POLL_SECONDS = 0.05
@@ -52,7 +54,7 @@ class Listings:
         deadline = time.monotonic() + seconds
         pool = concurrent.futures.ThreadPoolExecutor(max(1, len(self._views)))
         asked = {
-            server: pool.submit(loopback.tools, port, server, token=token, seconds=seconds)
+            server: pool.submit(loopback.agents, port, server, _ASKED, token=token, seconds=seconds)
             for server in self._views
         }
         failed_at: dict[names.ServerId, float] = {}
@@ -83,7 +85,7 @@ class Listings:
 
         def each() -> None:
             for server in asked:
-                loopback.tools(port, server, token=token, seconds=ASK_SECONDS_MAX)
+                loopback.agents(port, server, _ASKED, token=token, seconds=ASK_SECONDS_MAX)
 
         self._asking = threading.Thread(target=each, daemon=True)
         self._asking.start()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks processes on this machine, by plain HTTP: the operator's status, the proxy's readiness, an agent's `tools/list`.
+"""Asks processes on this machine, by plain HTTP: the operator's status, the proxy's readiness, what an agent asks.
 
 Called by dev. Goes to 127.0.0.1 and nowhere else, past any proxy of the environment. Refuses to raise: whoever does not
 answer as expected has not answered.
@@ -33,20 +33,20 @@ def get(port: int, path: str, *, token: str = "", seconds: float = 5.0) -> Reply
     return _ask(port, ("GET", path), headers=headers, body=None, seconds=seconds)
 
 
-def tools(port: int, server: names.ServerId, *, token: str, seconds: float) -> Reply | None:
-    """`tools/list` of one server as an agent asks for it (2026-07-28); None when nobody answers."""
+def agents(port: int, server: names.ServerId, method: str, *, token: str, seconds: float) -> Reply | None:
+    """A request without parameters to one server as an agent makes it (2026-07-28); None when nobody answers."""
     meta = {
         "io.modelcontextprotocol/protocolVersion": _VERSION,
         "io.modelcontextprotocol/clientInfo": {"name": "outrider-dev", "version": "1"},
         "io.modelcontextprotocol/clientCapabilities": {},
     }
-    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta}}
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"_meta": meta}}
     headers = {
         "Authorization": f"Bearer {token}",
         "Content-Type": "application/json",
         "Accept": "application/json, text/event-stream",
         "MCP-Protocol-Version": _VERSION,
-        "Mcp-Method": "tools/list",
+        "Mcp-Method": method,
     }
     content = json.dumps(body).encode()
     return _ask(port, ("POST", f"/{server}/mcp"), headers=headers, body=content, seconds=seconds)
