@@ -180,7 +180,7 @@ def test_draining_says_go_away_and_ends_the_stream(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    [{"schema": "4"}, {"schema": ""}, {"version": "abc"}, {"position": "[]"}, {"position": "{"}, {"position": '{"files":-1}'},
+    [{"schema": str(snapshot.SCHEMA + 1)}, {"schema": ""}, {"version": "abc"}, {"position": "[]"}, {"position": "{"}, {"position": '{"files":-1}'},
      {"position": '{"files":true}'}, {"epoch": "x"}, {"position": "[" * 2000}],
 )  # fmt: skip
 def test_a_query_that_cannot_be_read_is_refused_with_a_sentence(tmp_path, query) -> None:
