@@ -66,7 +66,9 @@ def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch
 
 def test_an_agents_question_has_the_headers_of_its_era_and_the_token() -> None:
     with a_server() as port:
-        assert loopback.agents(port, CRM, "tools/list", token="secret", seconds=5) == loopback.Reply(200, None)
+        assert loopback.agents(port, CRM, "tools/list", token="secret", seconds=5) == loopback.Reply(
+            200, None
+        )
     asked = Handler.seen[-1]
     assert asked["path"] == "/crm/salesforce/mcp"
     assert (asked["authorization"], asked["mcp-method"]) == ("Bearer secret", "tools/list")
