@@ -65,6 +65,8 @@ class Seen:
     away: list[tuple[str, float, float]] = dataclasses.field(default_factory=list)
     complaints: list[str] = dataclasses.field(default_factory=list)
     secrets: dict[str, rotating.Secret] = dataclasses.field(default_factory=dict)
+    round_ended: int = 0
+    """How many times memory had been looked at when Vault had been away in every way once; 0 when it has not."""
 
     def was_away(self, at: float) -> bool:
         """Whether a call at this time could not have had a new secret."""
@@ -151,6 +153,8 @@ async def _trouble(vault: openbao.Vault, plan: Plan, seen: Seen) -> None:
         await asyncio.sleep(away)
         await loop.run_in_executor(None, give)
         seen.away[place] = (name, seen.away[place][1], time.monotonic())
+        if number == len(ways):
+            seen.round_ended = len(seen.resident)
 
 
 async def _watch(home: laptop.Laptop, vault: openbao.Vault, seen: Seen) -> None:
@@ -223,9 +227,14 @@ async def measured(plan: Plan, folder: pathlib.Path) -> Seen:
 
 
 def memory(seen: Seen) -> tuple[float, float]:
-    """Medians (MiB) of the second tenth of the run and of the last."""
+    """Medians (MiB) of a tenth of the run and of its last tenth.
+
+    The first begins when Vault has been away in every way once: what piles up while it is silent is memory that is used again,
+    and nothing can be said of growth before there was a first time. A run that is too short for that begins with its second tenth.
+    """
     part = max(1, len(seen.resident) // 10)
-    first, last = seen.resident[part : 2 * part] or [0.0], seen.resident[-part:] or [0.0]
+    begins = seen.round_ended if 0 < seen.round_ended <= len(seen.resident) - 2 * part else part
+    first, last = seen.resident[begins : begins + part] or [0.0], seen.resident[-part:] or [0.0]
     return statistics.median(first), statistics.median(last)
 
 
@@ -254,7 +263,8 @@ def text(plan: Plan, seen: Seen) -> str:
         + (f", at most {late[-1]:.1f} s after it" if late else "")
         + "; carried out with one: 0",
         f"latency: p50 {took[499] * 1000:.1f} ms, p99 {took[989] * 1000:.1f} ms, p99.9 {took[998] * 1000:.1f} ms",
-        f"memory: {first:.1f} MiB in the second tenth of the run, {last:.1f} MiB in the last ({last - first:+.1f})",
+        f"memory: {first:.1f} MiB {'when all had happened once' if seen.round_ended else 'early in the run'},"
+        f" {last:.1f} MiB in the last tenth ({last - first:+.1f}); {max(seen.resident, default=0.0):.1f} MiB at most",
     ]
     lines += [
         f"failed: {count} calls of {tool}: {verdict}{', Vault away' if away else ''}"

@@ -76,6 +76,16 @@ def test_memory_that_grows_voids_a_run_that_is_long_enough_to_tell() -> None:
     assert command.grown(command.Plan(seconds=3_600), found) == []
 
 
+def test_memory_is_compared_with_what_it_was_when_everything_had_happened_once() -> None:
+    found = seen()
+    found.resident = [50.0] * 30 + [60.0] * 70
+    assert command.memory(found) == (50.0, 60.0)
+    found.round_ended = 30
+    assert command.memory(found) == (60.0, 60.0)
+    found.round_ended = 95  # too late in the run to leave anything to compare with
+    assert command.memory(found) == (50.0, 60.0)
+
+
 def test_around_an_outage_a_call_may_lack_a_new_secret() -> None:
     found = command.Seen(away=[("killed", 100.0, 110.0)])
     assert [found.was_away(at) for at in (98.0, 99.5, 105.0, 120.0, 130.0)] == [
