@@ -263,8 +263,10 @@ def text(plan: Plan, seen: Seen) -> str:
         + (f", at most {late[-1]:.1f} s after it" if late else "")
         + "; carried out with one: 0",
         f"latency: p50 {took[499] * 1000:.1f} ms, p99 {took[989] * 1000:.1f} ms, p99.9 {took[998] * 1000:.1f} ms",
-        f"memory: {first:.1f} MiB {'when all had happened once' if seen.round_ended else 'early in the run'},"
-        f" {last:.1f} MiB in the last tenth ({last - first:+.1f}); {max(seen.resident, default=0.0):.1f} MiB at most",
+        (
+            f"memory: {first:.1f} MiB {'when all had happened once' if seen.round_ended else 'early in the run'},"
+            f" {last:.1f} MiB in the last tenth ({last - first:+.1f}); {max(seen.resident, default=0.0):.1f} MiB at most"
+        ),
     ]
     lines += [
         f"failed: {count} calls of {tool}: {verdict}{', Vault away' if away else ''}"
