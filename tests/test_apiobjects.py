@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from outrider_operator import apiobjects
 
 AUDIENCE = "config.outrider.dev"
@@ -77,22 +75,6 @@ def test_a_crd_that_is_being_deleted_is_never_established():
     assert apiobjects.crd_state(deleted) is apiobjects.CrdState.TERMINATING
     assert apiobjects.crd_state({"metadata": {}}) is apiobjects.CrdState.ABSENT
     assert apiobjects.crd_state(None) is apiobjects.CrdState.ABSENT
-
-
-@pytest.mark.parametrize(
-    ("endpoints", "found"),
-    [
-        (None, ()),
-        ([], ()),
-        ([{"addresses": ["10.0.0.9"]}, {"addresses": ["10.0.0.10", "10.0.0.9"]}], ("10.0.0.9", "10.0.0.10")),
-        ([{"addresses": ["10.0.0.7"], "conditions": {"ready": False}}], ("10.0.0.7",)),
-        ([{"addresses": ["fd00:0::7", "::ffff:10.0.0.7"]}], ("10.0.0.7", "fd00::7")),
-        ([{"addresses": ["api.example"]}, {"addresses": None}, {}], ()),
-    ],
-    ids=["nothing said", "nobody", "sorted once", "not ready", "one spelling", "no address"],
-)
-def test_endpoints_are_addresses_in_one_order_and_one_spelling_ready_or_not(endpoints, found):
-    assert apiobjects.addresses({"endpoints": endpoints}) == found
 
 
 def test_a_status_and_a_ca_bundle_say_nothing_else_of_their_object():

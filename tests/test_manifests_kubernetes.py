@@ -176,3 +176,19 @@ def test_settings_that_are_wrong_say_the_line_and_what_to_write(text, said) -> N
 def test_no_text_of_settings_raises(text) -> None:
     found = manifests.settings(text)
     assert isinstance(found, resources.Settings) or found
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "found"),
+    [
+        (None, ()),
+        ([], ()),
+        ([{"addresses": ["10.0.0.9"]}, {"addresses": ["10.0.0.10", "10.0.0.9"]}], ("10.0.0.9", "10.0.0.10")),
+        ([{"addresses": ["10.0.0.7"], "conditions": {"ready": False}}], ("10.0.0.7",)),
+        ([{"addresses": ["fd00:0::7", "::ffff:10.0.0.7"]}], ("10.0.0.7", "fd00::7")),
+        ([{"addresses": ["api.example"]}, {"addresses": None}, {}], ()),
+    ],
+    ids=["nothing said", "nobody", "sorted once", "not ready", "one spelling", "no address"],
+)
+def test_endpoints_are_addresses_in_one_order_and_one_spelling_ready_or_not(endpoints, found):
+    assert manifests.endpoint_addresses({"endpoints": endpoints}) == found

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from outrider import call, catalog, findings, manifests, names, resources
+from outrider import call, catalog, findings, manifests, names, resources, snapshot
 from outrider_cli import kubectl, output
 
 PLURALS = ("mcpservers", "mcptoolpolicies", "mcpbudgets")
@@ -51,12 +51,14 @@ def view(kube: kubectl.Kubectl) -> View:
         found[str(raw["kind"])].append(resources.Placed(made))
         if isinstance(made, resources.MCPServer) and (listed := _listed(raw)) is not None:
             definitions[made.id] = listed
+    api_servers = _api_servers(kube)
     world = resources.World(
         servers=tuple(found["MCPServer"]),
         policies=tuple(found["MCPToolPolicy"]),
         budgets=tuple(found["MCPBudget"]),
         settings=chosen,
         namespaces=_labels(kube) if chosen.team_from_namespace_label else {},
+        api_servers=api_servers or (),
     )
     context = kube.context()
     place = f"context {context}" if context else "this cluster"
@@ -64,7 +66,7 @@ def view(kube: kubectl.Kubectl) -> View:
         world,
         definitions,
         tuple(left_out),
-        _epoch(kube, chosen),
+        0 if api_servers is None else _epoch(kube, chosen),
         f"{place}, {where.system_namespace}/{where.release}",
     )
 
@@ -96,6 +98,16 @@ def _labels(kube: kubectl.Kubectl) -> dict[str, dict[str, str]]:
     what = "the namespaces' labels, which name teams here, cannot be read"
     found = kube.items("namespaces", what=what)
     return {each["metadata"]["name"]: dict(each["metadata"].get("labels") or {}) for each in found}
+
+
+def _api_servers(kube: kubectl.Kubectl) -> tuple[str, ...] | None:
+    """Addresses that every snapshot says are never dialled (R15); None for somebody who may not see them. No decision hangs on them."""
+    what = "the API server's endpoints cannot be read"
+    try:
+        found = kube.read("endpointslices.discovery.k8s.io", "kubernetes", "-n", "default", what=what)
+    except kubectl.Failed as failed:
+        return () if failed.kind is kubectl.Kind.NOT_FOUND else None
+    return manifests.endpoint_addresses(found)[: snapshot.REFUSED_MAX]
 
 
 def _epoch(kube: kubectl.Kubectl, chosen: resources.Settings) -> int:

@@ -7,11 +7,9 @@ Called by cluster, which asks. Does no I/O and reads no clock.
 from __future__ import annotations
 
 import base64
-import contextlib
 import dataclasses
 import enum
 import hashlib
-import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -188,18 +186,6 @@ def crd_state(found: Mapping[str, Any] | None) -> CrdState:
     if found["metadata"].get("deletionTimestamp") or "Terminating" in holds:
         return CrdState.TERMINATING
     return CrdState.ESTABLISHED if "Established" in holds else CrdState.ABSENT
-
-
-def addresses(found: Mapping[str, Any]) -> tuple[str, ...]:
-    """Of an EndpointSlice: where its endpoints are, ready or not, sorted, each once and in one spelling. Names are left out."""
-    listed = [each for endpoint in found.get("endpoints") or () for each in endpoint.get("addresses") or ()]
-    made: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set()
-    for text in listed:
-        with contextlib.suppress(ValueError):
-            one = ipaddress.ip_address(text)
-            mapped = one.ipv4_mapped if isinstance(one, ipaddress.IPv6Address) else None
-            made.add(mapped or one)
-    return tuple(map(str, sorted(made, key=lambda one: (one.version, int(one)))))
 
 
 def _first(given: Any) -> str:

@@ -13,6 +13,8 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
+from outrider import snapshot
+
 log = logging.getLogger("outrider.operator.apiservers")
 
 SECONDS = 120.0
@@ -22,9 +24,6 @@ RETRY_SECONDS = 15.0
 
 LOOK_SECONDS_MAX = 5.0
 """The first configuration waits for the first look, and no longer than this."""
-
-ADDRESSES_MAX = 64
-"""Told to proxies; a control plane has a handful."""
 
 
 class ApiServers:
@@ -59,7 +58,7 @@ class ApiServers:
             found, problem = (), str(error) or repr(error)
         self._tell(problem)
         self.problem = problem
-        told = found[:ADDRESSES_MAX]
+        told = found[: snapshot.REFUSED_MAX]
         if told and told != self.addresses:
             self.addresses = told
             more = {"notTold": len(found) - len(told)} if len(found) > len(told) else {}

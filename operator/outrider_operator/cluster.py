@@ -21,7 +21,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from outrider import names
+from outrider import manifests, names
 from outrider.resources import kinds
 from outrider_operator import access, apiobjects, outages
 
@@ -202,7 +202,7 @@ class Cluster:
     async def api_servers(self) -> tuple[str, ...]:
         """Where the endpoints of the API server are, as it says itself; () when it says nothing."""
         path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes"
-        return apiobjects.addresses(await self._unless_absent("GET", path) or {})
+        return manifests.endpoint_addresses(await self._unless_absent("GET", path) or {})
 
     async def crd_state(self, name: str) -> CrdState:
         """`name` is PLURAL.GROUP."""

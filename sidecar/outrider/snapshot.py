@@ -261,6 +261,10 @@ class ServerView(Struct, frozen=True, kw_only=True):
     idempotent: tuple[str, ...] = ()
 
 
+REFUSED_MAX = 64
+"""Addresses of the API server that proxies are told; a control plane has a handful."""
+
+
 class NetworkAllow(Struct, frozen=True, kw_only=True):
     """A private range that hosts with this DNS suffix may resolve into (security.md R15)."""
 

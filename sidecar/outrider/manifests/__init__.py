@@ -17,6 +17,7 @@ import pydantic
 
 from outrider import names, resources
 from outrider.manifests import phrases, tree
+from outrider.manifests.kubernetes import endpoint_addresses as endpoint_addresses
 from outrider.manifests.kubernetes import kubernetes_object as kubernetes_object
 from outrider.manifests.kubernetes import settings as settings
 from outrider.manifests.problem import ManifestError as ManifestError

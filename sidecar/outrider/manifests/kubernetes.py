@@ -8,6 +8,8 @@ API server's own checks may have been absent when the object was written.
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,6 +27,18 @@ _METADATA = ("name", "namespace", "generation", "uid")
 """What of an object's metadata means something here; the rest (labels, managedFields, resourceVersion) is not looked at."""
 
 _ONLY_ON_A_LAPTOP = "exists only in files that `outrider dev` reads; remove it"
+
+
+def endpoint_addresses(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of an EndpointSlice: where its endpoints are, ready or not, sorted, each once and in one spelling. Names are left out."""
+    listed = [each for endpoint in found.get("endpoints") or () for each in endpoint.get("addresses") or ()]
+    made: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set()
+    for text in listed:
+        with contextlib.suppress(ValueError):
+            one = ipaddress.ip_address(text)
+            mapped = one.ipv4_mapped if isinstance(one, ipaddress.IPv6Address) else None
+            made.add(mapped or one)
+    return tuple(map(str, sorted(made, key=lambda one: (one.version, int(one)))))
 
 
 def kubernetes_object(raw: Any) -> Resource | tuple[Problem, ...]:
