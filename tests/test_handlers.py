@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import pathlib
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -342,6 +344,30 @@ def test_without_an_operator_opted_in_pods_wait_and_all_others_do_not(inside: ad
         )
     finally:
         inside.again()
+
+
+def test_a_task_that_missed_its_cancellation_does_not_keep_the_thread(
+    cluster: apiserver.Cluster, tmp_path: pathlib.Path
+) -> None:
+    inside = admitted.Admitted(cluster, tmp_path, "stubborn").start()
+    begun = threading.Event()
+
+    async def stubborn() -> None:
+        """As Python 3.11's wait_for may, when what it waits for comes while it is being cancelled."""
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        await asyncio.sleep(3600)
+
+    try:
+        own = inside.thread._own
+        assert own is not None
+        asyncio.run_coroutine_threadsafe(stubborn(), own)
+        assert begun.wait(10)
+        inside.on_loop(inside.thread.stop(20))
+        assert not inside.thread.alive
+    finally:
+        inside.close()
 
 
 def test_a_thread_that_cannot_log_in_says_so(cluster: apiserver.Cluster, tmp_path: pathlib.Path) -> None:

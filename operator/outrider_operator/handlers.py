@@ -37,6 +37,10 @@ BODIES_MAX = 256
 """Being read, or read and not answered yet. Reading takes none of the places for answers: anybody may send slowly."""
 
 _BODY_SECONDS_MAX = 5.0
+_CANCELLED_AGAIN_SECONDS = 0.5
+
+_IN_ORDER = 0.8
+"""The share of the time to stop in which kopf may end as it likes."""
 
 Nudge = Callable[[str, str, str, str], None]
 """Takes kind, namespace, name and resourceVersion of something that may have changed."""
@@ -72,13 +76,27 @@ class Thread:
         self._thread.start()
 
     async def stop(self, seconds: float) -> None:
-        """Lets kopf end in order; gives up on it after that long."""
+        """Lets kopf end in order, then not in order, and gives up on it after that long."""
         self._stopping = True
-        if self._own is not None and self._stop is not None:
+        if self._stop is not None:
+            self._tell(self._stop.set)
+        if self._thread.ident is None:
+            return
+        await asyncio.to_thread(self._thread.join, _IN_ORDER * seconds)
+        ends = self._main.time() + (1 - _IN_ORDER) * seconds
+        # kopf cancels each of its tasks once, and a cancellation is lost where what is waited for comes in that very moment.
+        while self.alive and (left := ends - self._main.time()) > 0:
+            self._tell(self._cancel)
+            await asyncio.to_thread(self._thread.join, min(left, _CANCELLED_AGAIN_SECONDS))
+
+    def _cancel(self) -> None:
+        for task in asyncio.all_tasks(self._own):
+            task.cancel()
+
+    def _tell(self, call: Callable[[], object]) -> None:
+        if self._own is not None:
             with contextlib.suppress(RuntimeError):  # its loop is closed already
-                self._own.call_soon_threadsafe(self._stop.set)
-        if self._thread.ident is not None:
-            await asyncio.to_thread(self._thread.join, seconds)
+                self._own.call_soon_threadsafe(call)
 
     @property
     def alive(self) -> bool:

@@ -38,7 +38,7 @@ def ends(inside: admitted.Admitted) -> None:
         time.sleep(0.05)
     if not inside.thread.alive:
         assert inside.thread.problem.startswith("admission has ended: 404")
-    inside.on_loop(inside.thread.stop(90))
+    inside.on_loop(inside.thread.stop(40))
     assert not inside.thread.alive
 
 
