@@ -26,7 +26,7 @@ from tests import lending, openbao, vaultside
 from tests.authserver import server as authserver
 
 from outrider import bind, decision, identity, snapshot, testing
-from outrider_sidecar import credentials, exchange, fetcher, lenders
+from outrider_sidecar import credentials, exchange, fetcher, lenders, pacing
 
 GOAL_MICROS = 5.0
 BATCH = 5_000
@@ -79,7 +79,7 @@ class World:
         """A proxy's lending that has lent nothing yet, and a permit for each kind."""
         loop, bound = asyncio.get_running_loop(), self._bound()
         asks = fetcher.AiohttpFetcher(loop, network=lambda: bound.snapshot.network)
-        made = lenders.Lenders(lenders.Times(loop.time, time.time, random.random), asks, self._files)
+        made = lenders.Lenders(pacing.Timing(loop.time, time.time, random.random), asks, self._files)
         lender = credentials.Credentials(made.sources, clock=loop.time)
         await made.prepare(bound.snapshot)
         made.configure(bound)

@@ -14,7 +14,7 @@ import pytest
 from tests.servers import flights
 
 from outrider import identity, names, snapshot
-from outrider_sidecar import fetcher, held, loans, oauth, secretfiles
+from outrider_sidecar import fetcher, loans, oauth, pacing, secretfiles
 
 SERVER = names.ServerId("crm", "api")
 RESOURCE = "https://crm.example/mcp"
@@ -27,7 +27,7 @@ class Sources:
         loop = asyncio.get_running_loop()
         self.folder = folder
         self.slept = 0.0
-        self.times = held.Times(loop.time, lambda: time.time() + self.slept, random.random)
+        self.times = pacing.Timing(loop.time, lambda: time.time() + self.slept, random.random)
         self.fetcher = fetcher.AiohttpFetcher(loop, network=lambda: network)
         values = {snapshot.FileSecret: secretfiles.Files(loop.time)}
         self.endpoint = oauth.Endpoint(values, self.fetcher, self.times)

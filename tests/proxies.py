@@ -36,6 +36,7 @@ from outrider_sidecar import (
     lists,
     loans,
     orders,
+    pacing,
     pipeline,
     records,
     servers,
@@ -277,7 +278,7 @@ def _gate(known: lists.Lists, verifier: users.Users) -> pipeline.Gate:
 def _places(
     loop: asyncio.AbstractEventLoop, asks: fetcher.AiohttpFetcher, more: Mapping[type, loans.Source]
 ) -> dict[type, loans.Source]:
-    times = lenders.Times(loop.time, time.time, random.random)
+    times = pacing.Timing(loop.time, time.time, random.random)
     return {**lenders.Lenders(times, asks, lenders.Files()).sources, **more}
 
 

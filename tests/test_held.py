@@ -10,7 +10,7 @@ import math
 import pytest
 
 from outrider import decision
-from outrider_sidecar import grants, held, loans
+from outrider_sidecar import grants, held, loans, pacing
 
 R = decision.Reason
 WALL = 1_800_000_000.0
@@ -26,7 +26,7 @@ class Origin:
         self.asked = 0
         self.gate = asyncio.Event()
         self.gate.set()
-        times = held.Times(lambda: self.now, lambda: WALL + self.now + self.slept, lambda: jitter)
+        times = pacing.Timing(lambda: self.now, lambda: WALL + self.now + self.slept, lambda: jitter)
         self.place = held.Place("the token", times, held.Pause(times))
 
     async def obtain(self):
@@ -136,7 +136,7 @@ def test_an_eager_one_is_refreshed_though_nobody_asks_and_after_failures_too():
     async def main():
         loop = asyncio.get_running_loop()
         origin = Origin(token("a", 0.5), failure(), token("b", 0.5), token("c", 1000.0))
-        times = held.Times(loop.time, lambda: WALL + loop.time(), lambda: 0.0)
+        times = pacing.Timing(loop.time, lambda: WALL + loop.time(), lambda: 0.0)
         origin.place = held.Place("the token", times, held.Pause(times))
         one = origin.held(eager=True)
         await one.fetch(math.inf, None)

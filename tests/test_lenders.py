@@ -16,7 +16,7 @@ import pytest
 from tests import lending
 
 from outrider import names, snapshot, testing
-from outrider_sidecar import credentials, fetcher, lenders, loans
+from outrider_sidecar import credentials, fetcher, lenders, loans, pacing
 
 CRM = names.ServerId("crm", "salesforce")
 LEASE = snapshot.VaultLease(role="r", path="outrider/servers/crm/salesforce/db/creds/x", key="password")
@@ -36,7 +36,7 @@ def run(act: Callable[[lenders.Lenders], Awaitable[None]], **files: pathlib.Path
     async def main() -> None:
         loop = asyncio.get_running_loop()
         asks = fetcher.AiohttpFetcher(loop, network=snapshot.Network)
-        times = lenders.Times(loop.time, time.time, random.random)
+        times = pacing.Timing(loop.time, time.time, random.random)
         made = lenders.Lenders(times, asks, lenders.Files(**files))
         await act(made)
         await credentials.Credentials(made.sources, clock=loop.time).close()

@@ -15,7 +15,7 @@ import math
 from collections.abc import Awaitable, Callable
 
 from outrider import decision
-from outrider_sidecar import grants, loans, telemetry
+from outrider_sidecar import grants, loans, pacing, telemetry
 
 log = logging.getLogger("outrider")
 
@@ -54,21 +54,12 @@ class Failed(Exception):
         self.wait_seconds = wait_seconds
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Times:
-    """`clock` is loop time, `wall` epoch seconds, `jitter` between 0 and 1."""
-
-    clock: Callable[[], float]
-    wall: Callable[[], float]
-    jitter: Callable[[], float]
-
-
 class Pause:
     """Between failures, and why the last one was."""
 
     __slots__ = ("_times", "failure", "failures", "until")
 
-    def __init__(self, times: Times) -> None:
+    def __init__(self, times: pacing.Timing) -> None:
         self._times = times
         self.failure: loans.Unavailable | None = None
         self.failures = 0
@@ -106,7 +97,7 @@ class Place:
     """
 
     name: str
-    times: Times
+    times: pacing.Timing
     pause: Pause
     refreshed: int = 0
     failed: int = 0

@@ -14,20 +14,11 @@ import pathlib
 from collections.abc import Callable
 
 from outrider import bind, snapshot
-from outrider_sidecar import credentials, fetching, loans, secretfiles, settings
+from outrider_sidecar import credentials, fetching, loans, pacing, secretfiles, settings
 from outrider_sidecar import users as users_
 
 _VAULT = (snapshot.VaultSecret, snapshot.VaultLease, snapshot.ClientCertificate)
 _OAUTH = (snapshot.ClientCredentials, snapshot.TokenExchange)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Times:
-    """`clock` is loop time, `wall` epoch seconds, `jitter` between 0 and 1."""
-
-    clock: Callable[[], float]
-    wall: Callable[[], float]
-    jitter: Callable[[], float]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,7 +38,7 @@ class Files:
 class Lenders:
     """`sources` is what `credentials.Credentials` takes; it grows."""
 
-    def __init__(self, times: Times, fetcher: fetching.Fetcher, files: Files) -> None:
+    def __init__(self, times: pacing.Timing, fetcher: fetching.Fetcher, files: Files) -> None:
         self._times = times
         self._fetcher = fetcher
         self._files = files
@@ -74,18 +65,16 @@ class Lenders:
             self._vault(bound.snapshot.vault)
 
     def _open_vault(self) -> None:
-        from outrider_sidecar import pacing, vaulted
+        from outrider_sidecar import vaulted
 
-        timing = pacing.Timing(self._times.clock, self._times.wall, self._times.jitter)
-        made = vaulted.Vaulted(timing, self._files.vault_token)
+        made = vaulted.Vaulted(self._times, self._files.vault_token)
         self._vault = made.configure
         self.sources.update(made.sources)
 
     def _open_oauth(self) -> None:
-        from outrider_sidecar import held, oauth
+        from outrider_sidecar import oauth
 
-        times = held.Times(self._times.clock, self._times.wall, self._times.jitter)
-        endpoint = oauth.Endpoint(self.sources, self._fetcher, times)
+        endpoint = oauth.Endpoint(self.sources, self._fetcher, self._times)
         self.sources.update(oauth.sources(endpoint, actor_file=self._files.exchange_token))
 
 

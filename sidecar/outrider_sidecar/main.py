@@ -40,6 +40,7 @@ from outrider_sidecar import (
     lenders,
     lists,
     orders,
+    pacing,
     pipeline,
     prober,
     records,
@@ -98,7 +99,7 @@ class Proxy:
         asks = fetcher.AiohttpFetcher(loop, network=self._network, own=self._own)
         self._users = users.Users(asks, clock=loop.time, wall=time.time)
         self._lenders = lenders.Lenders(
-            lenders.Times(loop.time, time.time, _jitter), asks, lenders.Files.chosen(chosen)
+            pacing.Timing(loop.time, time.time, _jitter), asks, lenders.Files.chosen(chosen)
         )
         lender = self._credentials = credentials.Credentials(self._lenders.sources, clock=loop.time)
         self._servers = servers.Servers(

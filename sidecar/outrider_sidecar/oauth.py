@@ -19,7 +19,7 @@ import urllib.parse
 from collections.abc import Iterable
 
 from outrider import decision, identity, names, snapshot
-from outrider_sidecar import clients, fetching, grants, held, loans
+from outrider_sidecar import clients, fetching, grants, held, loans, pacing
 
 ASK_SECONDS = 15.0
 """For one token, from the client's secret to the answer, once more if the secret is an old one."""
@@ -62,7 +62,7 @@ def sources(endpoint: Endpoint, *, actor_file: pathlib.Path | None) -> dict[type
 class Endpoint:
     """Asks token endpoints. `values` lend clients' secrets and keys."""
 
-    def __init__(self, values: clients.Values, fetcher: fetching.Fetcher, times: held.Times) -> None:
+    def __init__(self, values: clients.Values, fetcher: fetching.Fetcher, times: pacing.Timing) -> None:
         self._clients = clients.Clients(values, wall=times.wall)
         self._fetcher = fetcher
         self.times = times
@@ -203,7 +203,7 @@ class ClientTokens:
 class _Users:
     """Everybody's tokens at one entry."""
 
-    def __init__(self, where: snapshot.TokenExchange, times: held.Times) -> None:
+    def __init__(self, where: snapshot.TokenExchange, times: pacing.Timing) -> None:
         self.where = where
         self.place = held.Place(snapshot.described(where), times, held.Pause(times))
         # By the user and by the very token that was exchanged. The token itself, for a digest of it costs more than the rest of

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """When to try again: clocks, jitter and back-off for whoever keeps something fresh.
 
-Used by the Vault modules. Thousands of proxies learn of the same outage in the same second: nothing here is ever due at a round time.
+Used by the modules that lend. Thousands of proxies learn of the same outage in the same second: nothing here is ever due at a round time.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from outrider_sidecar import (
     files,
     lenders,
     lists,
+    pacing,
     rounds,
     servers,
     settings,
@@ -65,7 +66,7 @@ class Prober:
         )
         asks = fetcher.AiohttpFetcher(loop, network=self._network, own=self._own)
         self._lenders = lenders.Lenders(
-            lenders.Times(loop.time, time.time, _jitter), asks, lenders.Files.chosen(chosen)
+            pacing.Timing(loop.time, time.time, _jitter), asks, lenders.Files.chosen(chosen)
         )
         self._credentials = credentials.Credentials(self._lenders.sources, clock=loop.time)
         self._servers = servers.Servers(
